@@ -1,0 +1,118 @@
+"""AMP, the Asynchronous Messaging Protocol, for asyncio.
+
+Commands with typed arguments, answered by `async def` responders, over one connection on which both
+sides can ask. Wire-compatible with Twisted's `twisted.protocols.amp`.
+"""
+
+from .amp import AMP
+from .arguments import (
+    AmpList,
+    Argument,
+    Boolean,
+    DateTime,
+    Decimal,
+    Float,
+    Integer,
+    ListOf,
+    Path,
+    String,
+    Unicode,
+)
+from .boxes import (
+    ANSWER,
+    ASK,
+    COMMAND,
+    ERROR,
+    ERROR_CODE,
+    ERROR_DESCRIPTION,
+    MAX_KEY_LENGTH,
+    MAX_VALUE_LENGTH,
+    UNHANDLED_ERROR_CODE,
+    UNKNOWN_ERROR_CODE,
+    AmpBox,
+    Box,
+    BoxReceiver,
+    BoxSender,
+    QuitBox,
+)
+from .commands import PROTOCOL_ERRORS, Command
+from .dispatcher import BoxDispatcher
+from .endpoints import Server, connect, serve, unix_connect, unix_serve
+from .errors import (
+    AmpError,
+    BadLocalReturn,
+    ConnectionLost,
+    IncompatibleVersions,
+    InvalidSignature,
+    MalformedAmpBox,
+    NoEmptyBoxes,
+    OnlyOneTLS,
+    PeerVerifyError,
+    ProtocolSwitched,
+    RemoteAmpError,
+    TooLong,
+    UnhandledCommand,
+    UnknownRemoteError,
+)
+from .locators import CommandLocator, ResponderLocator, SimpleStringLocator
+from .parser import BoxParser, parse, parseString
+from .protocol import BinaryBoxProtocol
+
+__all__ = [
+    "AMP",
+    "ANSWER",
+    "ASK",
+    "COMMAND",
+    "ERROR",
+    "ERROR_CODE",
+    "ERROR_DESCRIPTION",
+    "MAX_KEY_LENGTH",
+    "MAX_VALUE_LENGTH",
+    "PROTOCOL_ERRORS",
+    "UNHANDLED_ERROR_CODE",
+    "UNKNOWN_ERROR_CODE",
+    "AmpBox",
+    "AmpError",
+    "AmpList",
+    "Argument",
+    "BadLocalReturn",
+    "BinaryBoxProtocol",
+    "Boolean",
+    "Box",
+    "BoxDispatcher",
+    "BoxParser",
+    "BoxReceiver",
+    "BoxSender",
+    "Command",
+    "CommandLocator",
+    "ConnectionLost",
+    "DateTime",
+    "Decimal",
+    "Float",
+    "IncompatibleVersions",
+    "Integer",
+    "InvalidSignature",
+    "ListOf",
+    "MalformedAmpBox",
+    "NoEmptyBoxes",
+    "OnlyOneTLS",
+    "Path",
+    "PeerVerifyError",
+    "ProtocolSwitched",
+    "QuitBox",
+    "RemoteAmpError",
+    "ResponderLocator",
+    "Server",
+    "SimpleStringLocator",
+    "String",
+    "TooLong",
+    "UnhandledCommand",
+    "Unicode",
+    "UnknownRemoteError",
+    "connect",
+    "parse",
+    "parseString",
+    "serve",
+    "unix_connect",
+    "unix_serve",
+]

@@ -1,0 +1,102 @@
+"""AMP: the connection, the dispatcher and the locators in one class, the one that people subclass.
+
+A server makes an instance for each connection and a client makes one for its own; both sides can
+ask and answer. What is here beyond the sum of the parts is the end of a conversation: closing and
+half-closing need to know both the connection and the questions that are still open on it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from .boxes import BoxReceiver
+from .dispatcher import BoxDispatcher
+from .errors import ConnectionLost
+from .locators import CommandLocator, Responder, ResponderLocator, SimpleStringLocator
+from .protocol import BinaryBoxProtocol
+
+__all__ = ["AMP"]
+
+
+class AMP(BinaryBoxProtocol, BoxDispatcher, CommandLocator, SimpleStringLocator):
+    """One side of an AMP connection.
+
+    Subclass it, and declare responders with `Command.responder` (or name them `amp_NAME`). It is an
+    `asyncio.Protocol`, so that `loop.create_server(MyAMP, ...)` works, and `serve` and `connect` do
+    what else is usually wanted.
+
+    `boxReceiver` gets the boxes in place of this object; `locator` is asked for the responders in
+    place of it.
+    """
+
+    _initialized = False
+    _ending: asyncio.Task[None] | None = None
+
+    def __init__(
+        self, boxReceiver: BoxReceiver | None = None, locator: ResponderLocator | None = None
+    ) -> None:
+        self._initialized = True
+        BinaryBoxProtocol.__init__(self, self if boxReceiver is None else boxReceiver)
+        BoxDispatcher.__init__(self, self if locator is None else locator)
+
+    def locateResponder(self, name: bytes) -> Responder | None:
+        """Return a declared responder of the command `name`, or else a method `amp_NAME`."""
+        responder = CommandLocator.locateResponder(self, name)
+        if responder is None:
+            responder = SimpleStringLocator.locateResponder(self, name)
+        return responder
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Start: the transport is connected."""
+        if not self._initialized:
+            # Classes written for Twisted need not call the constructor, and many do not.
+            AMP.__init__(self)
+        super().connection_made(transport)
+
+    def eof_received(self) -> bool:
+        """Answer the commands that came before the end, then close.
+
+        Our own questions fail: nothing comes any more that could answer them. Over TLS, where one
+        side cannot be closed alone, the connection closes at once.
+        """
+        super().eof_received()
+        transport = self.transport
+        if self._finished or self.boxReceiver is not self:
+            return False
+        if transport is None or not transport.can_write_eof():
+            return False
+        lost = ConnectionLost("the peer closed its side of the connection")
+        lost.__cause__ = self._error
+        self.stopReceivingBoxes(lost)
+        self._ending = self._loop.create_task(self._answer_and_finish())
+        return True
+
+    async def _answer_and_finish(self) -> None:
+        await self._finish_responders()
+        self.finish_writing()
+
+    async def close(self, timeout: float | None = 10.0) -> None:
+        """Close the connection in order, and return when it is gone.
+
+        No new question is accepted; those that are open get their answers, the commands that were
+        read get theirs. That may take `timeout` seconds (None: as long as it takes); whoever still
+        waits then gets `ConnectionLost`. What is written by then is sent in any case, unless the peer
+        does not take it within ten seconds more.
+
+        Cancelling it aborts the connection.
+        """
+        try:
+            try:
+                async with asyncio.timeout(timeout):
+                    await self._finish_questions(ConnectionLost("the connection is closing"))
+                    if self.transport is not None and not self._finished:
+                        # What is not read now is not answered; the peer learns that it was not.
+                        self.transport.pause_reading()
+                    await self._finish_responders()
+            except TimeoutError:
+                pass
+            self.finish_writing()
+            await self.wait_closed()
+        except asyncio.CancelledError:
+            self.abort()
+            raise
