@@ -1,0 +1,64 @@
+"""What all tests share: both event loops, and the check that nothing is left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import inspect
+import weakref
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any
+
+import hypothesis
+import pytest
+import pytest_asyncio
+import uvloop
+
+hypothesis.settings.register_profile("tests", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("tests")
+
+
+class RecordingLoop:
+    """A mixin for event loops that remembers the futures they make, to see what becomes of them."""
+
+    def create_future(self) -> asyncio.Future[Any]:
+        future: asyncio.Future[Any] = super().create_future()  # type: ignore[misc]
+        made: list[weakref.ref[asyncio.Future[Any]]] = self.__dict__.setdefault("made", [])
+        made.append(weakref.ref(future))
+        return future
+
+
+class AsyncioLoop(RecordingLoop, asyncio.SelectorEventLoop):
+    pass
+
+
+class UvLoop(RecordingLoop, uvloop.Loop):
+    pass
+
+
+def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    return {"asyncio": AsyncioLoop, "uvloop": UvLoop}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.obj):
+            item.fixturenames.insert(0, "nothing_leaks")
+
+
+@pytest_asyncio.fixture
+async def nothing_leaks() -> AsyncIterator[None]:
+    """Fail a test that leaves a task, an unresolved future or an error that nobody retrieved."""
+    loop: Any = asyncio.get_running_loop()
+    before = asyncio.all_tasks()
+    complaints: list[dict[str, Any]] = []
+    loop.set_exception_handler(lambda loop, context: complaints.append(context))
+    yield
+    tasks = asyncio.all_tasks() - before - {asyncio.current_task()}
+    assert not tasks, f"tasks left: {tasks}"
+    gc.collect()
+    await asyncio.sleep(0)
+    futures = [future for ref in getattr(loop, "made", ()) if (future := ref()) is not None]
+    unresolved = [future for future in futures if not future.done()]
+    assert not unresolved, f"futures left: {unresolved}"
+    assert not complaints, f"the event loop was told: {complaints}"

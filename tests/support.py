@@ -1,0 +1,84 @@
+"""Commands, peers and small tools that several tests use."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import Any, TypeVar
+
+from amp_asyncio import AMP, Command, Float, Integer, String, connect, serve
+
+
+class Sum(Command):
+    arguments = [(b"a", Integer()), (b"b", Integer())]
+    response = [(b"total", Integer())]
+
+
+class Divide(Command):
+    arguments = [(b"a", Integer()), (b"b", Integer())]
+    response = [(b"quotient", Float())]
+    errors = {ZeroDivisionError: b"ZERO_DIVISION"}
+
+
+class Echo(Command):
+    arguments = [(b"data", String())]
+    response = [(b"data", String())]
+
+
+class Math(AMP):
+    """Answers each of the commands above."""
+
+    @Sum.responder
+    async def sum(self, a: int, b: int) -> dict[str, int]:
+        return {"total": a + b}
+
+    @Divide.responder
+    def divide(self, a: int, b: int) -> dict[str, float]:
+        return {"quotient": a / b}
+
+    @Echo.responder
+    def echo(self, data: bytes) -> dict[str, bytes]:
+        return {"data": data}
+
+
+_S = TypeVar("_S", bound=AMP)
+_C = TypeVar("_C", bound=AMP)
+
+
+@asynccontextmanager
+async def connected(
+    server_factory: Callable[[], _S] = Math,  # type: ignore[assignment]
+    client_factory: Callable[[], _C] = AMP,  # type: ignore[assignment]
+    **options: Any,
+) -> AsyncIterator[tuple[_S, _C]]:
+    """Yield the two ends of a TCP connection; both are closed in order at the end."""
+    accepted: asyncio.Future[_S] = asyncio.get_running_loop().create_future()
+
+    def factory() -> _S:
+        amp = server_factory()
+        original = amp.connection_made
+
+        def connection_made(transport: asyncio.BaseTransport) -> None:
+            original(transport)
+            accepted.set_result(amp)
+
+        amp.connection_made = connection_made  # type: ignore[method-assign]
+        return amp
+
+    async with serve(factory, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        async with connect("127.0.0.1", port, client_factory, **options) as client:
+            yield await accepted, client
+
+
+@asynccontextmanager
+async def raw_client(server: Any) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """Yield a plain byte stream to a server of ours."""
+    reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname()[:2])
+    try:
+        yield reader, writer
+    finally:
+        writer.close()
+        with suppress(ConnectionError):
+            await writer.wait_closed()

@@ -1,0 +1,253 @@
+"""The connection: what is written, when, and how it ends, on a transport that only takes notes."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from support import Divide, Math, Sum, connected
+
+import amp_asyncio.protocol
+from amp_asyncio import (
+    AMP,
+    AmpBox,
+    BinaryBoxProtocol,
+    BoxDispatcher,
+    CommandLocator,
+    ConnectionLost,
+    NoEmptyBoxes,
+    QuitBox,
+    parseString,
+)
+
+
+class Transport(asyncio.Transport):
+    """Writes down what is done to it; `buffered` bytes are still to be sent."""
+
+    def __init__(self, eof: bool = True) -> None:
+        super().__init__()
+        self.eof = eof
+        self.written: list[bytes] = []
+        self.done: list[str] = []
+        self.buffered = 0
+
+    def write(self, data: Any) -> None:
+        self.written.append(data)
+
+    def can_write_eof(self) -> bool:
+        return self.eof
+
+    def write_eof(self) -> None:
+        self.done.append("write_eof")
+
+    def is_reading(self) -> bool:
+        return True
+
+    def get_write_buffer_size(self) -> int:
+        return self.buffered
+
+    def is_closing(self) -> bool:
+        return "close" in self.done
+
+    def close(self) -> None:
+        self.done.append("close")
+
+    def abort(self) -> None:
+        self.done.append("abort")
+
+
+def on_transport(factory: type[AMP] = Math, **options: Any) -> tuple[AMP, Transport]:
+    amp, transport = factory(), Transport(**options)
+    amp.connection_made(transport)
+    return amp, transport
+
+
+def question(number: int, **values: bytes) -> bytes:
+    return AmpBox(_command=b"Sum", _ask=b"%x" % number, **values).serialize()
+
+
+async def test_the_boxes_of_one_turn_leave_in_one_write() -> None:
+    amp, transport = on_transport()
+    divide = AmpBox(_command=b"Divide", _ask=b"1", a=b"1", b=b"2").serialize()
+    amp.data_received(2 * divide)
+    answers = [amp.callRemote(Sum, a=1, b=2) for _ in range(3)]
+    amp.data_received(divide)
+    await asyncio.sleep(0)
+    (written,) = transport.written
+    assert [b"_answer" in box for box in parseString(written)] == [
+        True,
+        True,
+        False,
+        False,
+        False,
+        True,
+    ]
+    for number, answer in enumerate(answers, 1):
+        amp.data_received(AmpBox(_answer=b"%x" % number, total=b"3").serialize())
+        assert await answer == {"total": 3}
+
+
+async def test_an_empty_box_is_not_sent() -> None:
+    amp, transport = on_transport()
+    with pytest.raises(NoEmptyBoxes):
+        amp.sendBox(AmpBox())
+    with pytest.raises(TypeError):
+        amp.callRemoteString("Sum", a="1")  # type: ignore[arg-type]
+    await asyncio.sleep(0)
+    assert transport.written == []
+
+
+async def test_a_quit_box_ends_the_writing_behind_it() -> None:
+    amp, transport = on_transport()
+    QuitBox(a=b"1")._sendTo(amp)
+    assert transport.written == [AmpBox(a=b"1").serialize()]
+    assert transport.done == ["write_eof"]
+    with pytest.raises(ConnectionLost):
+        amp.sendBox(AmpBox(a=b"2"))
+    amp.finish_writing()
+    amp.data_received(question(1, a=b"1", b=b"2"))
+    amp.resume_writing()
+    assert transport.done == ["write_eof"]
+    assert amp.eof_received() is False
+    amp.connection_lost(None)
+    amp.finish_writing()
+
+
+async def test_boxes_behind_one_that_ends_the_connection_are_not_looked_at() -> None:
+    asked = []
+
+    class Once(AMP):
+        def amp_SUM(self, box: AmpBox) -> AmpBox:
+            asked.append(box)
+            return QuitBox()
+
+    amp, transport = on_transport(Once)
+    amp.data_received(2 * question(1))
+    assert len(asked) == 1
+    assert transport.done == ["write_eof"]
+    amp.connection_lost(None)
+
+
+async def test_a_transport_without_half_closing_is_closed() -> None:
+    amp, transport = on_transport(eof=False)
+    assert amp.eof_received() is False
+    amp.finish_writing()
+    assert transport.done == ["close"]
+    amp.connection_lost(None)
+
+
+@pytest.fixture
+def _no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(amp_asyncio.protocol, "_LINGER", 0)
+    monkeypatch.setattr(amp_asyncio.protocol, "_PATIENCE", 3)
+
+
+async def until(transport: Transport, what: str) -> None:
+    while what not in transport.done:
+        await asyncio.sleep(0)
+
+
+@pytest.mark.usefixtures("_no_patience")
+async def test_a_peer_that_took_everything_and_does_not_close_is_closed() -> None:
+    amp, transport = on_transport()
+    amp.finish_writing()
+    await until(transport, "close")
+    assert transport.done == ["write_eof", "close"]
+    amp.connection_lost(None)
+
+
+@pytest.mark.usefixtures("_no_patience")
+async def test_a_peer_that_does_not_take_everything_is_aborted() -> None:
+    amp, transport = on_transport()
+    transport.buffered = 1
+    amp.finish_writing()
+    await until(transport, "abort")
+    assert transport.done == ["write_eof", "abort"]
+    amp.connection_lost(None)
+
+
+async def test_half_closing_a_connection_that_is_reset_already() -> None:
+    amp, transport = on_transport()
+
+    def write_eof() -> None:
+        raise OSError("Transport endpoint is not connected")
+
+    transport.write_eof = write_eof  # type: ignore[method-assign]
+    amp.finish_writing()
+    assert transport.done == ["abort"]
+    amp.connection_lost(None)
+
+
+async def test_reading_goes_on_at_the_end_lest_the_connection_be_reset() -> None:
+    amp, transport = on_transport()
+    transport.is_reading = lambda: False  # type: ignore[method-assign]
+    transport.resume_reading = lambda: transport.done.append("resume")  # type: ignore[method-assign]
+    amp.finish_writing()
+    assert transport.done == ["resume", "write_eof"]
+    amp.connection_lost(None)
+
+
+async def test_an_error_that_nobody_handles_closes(caplog: pytest.LogCaptureFixture) -> None:
+    amp, transport = on_transport()
+    amp.unhandledError(RuntimeError("nobody's"))
+    assert transport.done == ["write_eof"]
+    assert "nobody's" in caplog.text
+    amp.connection_lost(None)
+
+
+async def test_aborted_before_it_was_made() -> None:
+    amp = Math()
+    amp.abort()
+    transport = Transport()
+    amp.connection_made(transport)
+    assert transport.done == ["abort"]
+    amp.connection_lost(None)
+    await amp.wait_closed()
+
+
+async def test_asking_before_there_is_a_connection() -> None:
+    with pytest.raises(RuntimeError, match="connection_made"):
+        AMP().callRemote(Sum, a=1, b=1)
+    assert repr(AMP()) == "<AMP not connected>"
+
+
+async def test_a_class_that_does_not_call_the_constructor() -> None:
+    class Ported(Math):
+        def __init__(self) -> None:
+            self.own = 1
+
+    async with connected(Ported) as (_, client):
+        assert await client.callRemote(Sum, a=1, b=1) == {"total": 2}
+
+
+async def test_what_is_still_to_be_written_is_dropped_with_the_connection() -> None:
+    amp, transport = on_transport()
+    amp.data_received(AmpBox(_command=b"Divide", _ask=b"1", a=b"1", b=b"1").serialize())
+    amp.connection_lost(None)
+    await asyncio.sleep(0)
+    assert transport.written == []
+    with pytest.raises(ConnectionLost):
+        amp.sendBox(AmpBox(a=b"1"))
+
+
+async def test_the_parts_work_without_the_whole() -> None:
+    """A connection, a dispatcher and a locator of their own make a peer as well."""
+
+    class Locator(CommandLocator):
+        @Divide.responder
+        def divide(self, a: int, b: int) -> dict[str, float]:
+            return {"quotient": a / b}
+
+    dispatcher = BoxDispatcher(Locator())
+    protocol, transport = BinaryBoxProtocol(dispatcher), Transport()
+    protocol.connection_made(transport)
+    protocol.data_received(AmpBox(_command=b"Divide", _ask=b"1", a=b"1", b=b"2").serialize())
+    answer = dispatcher.callRemote(Divide, a=1, b=1)
+    await asyncio.sleep(0)
+    assert [box.get(b"quotient") for box in parseString(transport.written[0])] == [b"0.5", None]
+    assert protocol.eof_received() is False
+    dispatcher.stopReceivingBoxes(EOFError("the end"))
+    with pytest.raises(ConnectionLost) as caught:
+        await answer
+    assert isinstance(caught.value.__cause__, EOFError)
