@@ -4,6 +4,8 @@ Commands with typed arguments, answered by `async def` responders, over one conn
 sides can ask. Wire-compatible with Twisted's `twisted.protocols.amp`.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from .amp import AMP
 from .arguments import (
     AmpList,
@@ -57,6 +59,11 @@ from .errors import (
 from .locators import CommandLocator, ResponderLocator, SimpleStringLocator
 from .parser import BoxParser, parse, parseString
 from .protocol import BinaryBoxProtocol
+from .switching import ProtocolSwitchCommand
+from .tls import StartTLS
+
+if TYPE_CHECKING:
+    from .certificates import Certificate, PrivateCertificate
 
 __all__ = [
     "AMP",
@@ -83,6 +90,7 @@ __all__ = [
     "BoxParser",
     "BoxReceiver",
     "BoxSender",
+    "Certificate",
     "Command",
     "CommandLocator",
     "ConnectionLost",
@@ -98,12 +106,15 @@ __all__ = [
     "OnlyOneTLS",
     "Path",
     "PeerVerifyError",
+    "PrivateCertificate",
+    "ProtocolSwitchCommand",
     "ProtocolSwitched",
     "QuitBox",
     "RemoteAmpError",
     "ResponderLocator",
     "Server",
     "SimpleStringLocator",
+    "StartTLS",
     "String",
     "TooLong",
     "UnhandledCommand",
@@ -116,3 +127,12 @@ __all__ = [
     "unix_connect",
     "unix_serve",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the certificates when they are first used: they bring in all of `cryptography`."""
+    if name in ("Certificate", "PrivateCertificate"):
+        from . import certificates
+
+        return getattr(certificates, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -8,12 +8,14 @@ half-closing need to know both the connection and the questions that are still o
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 from .boxes import BoxReceiver
 from .dispatcher import BoxDispatcher
 from .errors import ConnectionLost
 from .locators import CommandLocator, Responder, ResponderLocator, SimpleStringLocator
 from .protocol import BinaryBoxProtocol
+from .tls import StartTLS
 
 __all__ = ["AMP"]
 
@@ -46,6 +48,14 @@ class AMP(BinaryBoxProtocol, BoxDispatcher, CommandLocator, SimpleStringLocator)
             responder = SimpleStringLocator.locateResponder(self, name)
         return responder
 
+    @StartTLS.responder
+    def _start_tls(self) -> dict[str, Any]:
+        """Secure the connection against who only listens: no certificate of our own, none asked for.
+
+        Override it, with any name, to return certificates: see `StartTLS`.
+        """
+        return {}
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Start: the transport is connected."""
         if not self._initialized:
@@ -63,7 +73,7 @@ class AMP(BinaryBoxProtocol, BoxDispatcher, CommandLocator, SimpleStringLocator)
         transport = self.transport
         if self._finished or self.boxReceiver is not self:
             return False
-        if transport is None or not transport.can_write_eof():
+        if transport is None or self._change is not None or not transport.can_write_eof():
             return False
         lost = ConnectionLost("the peer closed its side of the connection")
         lost.__cause__ = self._error
@@ -83,18 +93,21 @@ class AMP(BinaryBoxProtocol, BoxDispatcher, CommandLocator, SimpleStringLocator)
         waits then gets `ConnectionLost`. What is written by then is sent in any case, unless the peer
         does not take it within ten seconds more.
 
+        A responder may close its own connection; its own answer then goes nowhere.
+
         Cancelling it aborts the connection.
         """
         try:
             try:
                 async with asyncio.timeout(timeout):
                     await self._finish_questions(ConnectionLost("the connection is closing"))
-                    if self.transport is not None and not self._finished:
+                    if not self._finished:
                         # What is not read now is not answered; the peer learns that it was not.
-                        self.transport.pause_reading()
+                        self._read(False)
                     await self._finish_responders()
             except TimeoutError:
-                pass
+                if self._change is not None:
+                    self.abort()  # It is not known what may be written, nor when it will be.
             self.finish_writing()
             await self.wait_closed()
         except asyncio.CancelledError:

@@ -14,6 +14,7 @@ no AMP peer would write is an error, not a guess.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import decimal
 import operator
@@ -142,9 +143,10 @@ class Float(Argument):
 
     def fromString(self, inString: bytes) -> float:
         # float() would also take white space around the number and underscores within it.
-        if b"_" in inString or inString.strip() != inString:
-            raise ValueError("not a floating-point number")
-        return float(inString)
+        if b"_" not in inString and inString.strip() == inString:
+            with contextlib.suppress(ValueError):
+                return float(inString)
+        raise ValueError("not a floating-point number")
 
 
 class Boolean(Argument):
@@ -193,7 +195,7 @@ class Decimal(Argument):
     # Checked before decimal sees it: decimal takes white space and underscores, and makes NaN of
     # what it does not understand, if the caller's context has it so.
     _grammar = re.compile(
-        rb"[-+]?(?:(?:\d+\.?\d*|\.\d+)(?:E[-+]?\d+)?|Inf(?:inity)?|s?NaN\d*)", re.IGNORECASE
+        rb"[-+]?(?:(?:\d+(?:\.\d*)?|\.\d+)(?:E[-+]?\d+)?|Inf(?:inity)?|s?NaN\d*)", re.IGNORECASE
     )
 
     def toString(self, inObject: Any) -> bytes:
@@ -204,7 +206,12 @@ class Decimal(Argument):
     def fromString(self, inString: bytes) -> decimal.Decimal:
         if not self._grammar.fullmatch(inString):
             raise ValueError("not a decimal number")
-        return decimal.Decimal(inString.decode("ascii"))
+        with decimal.localcontext() as context:
+            context.traps[decimal.InvalidOperation] = True
+            try:
+                return decimal.Decimal(inString.decode("ascii"))
+            except decimal.InvalidOperation:
+                raise ValueError("a decimal number beyond what decimal can hold") from None
 
 
 class DateTime(Argument):
@@ -224,6 +231,8 @@ class DateTime(Argument):
             raise ValueError(f"a DateTime needs a time zone, and {inObject!r} has none")
         minutes = offset // datetime.timedelta(minutes=1)
         hours, minutes_left = divmod(abs(minutes), 60)
+        if hours > 23:
+            raise ValueError(f"the offset {offset} of a DateTime is -24:00 when cut to minutes")
         local = inObject.replace(tzinfo=None).isoformat(timespec="microseconds")
         return f"{local}{'+' if minutes > 0 else '-'}{hours:02}:{minutes_left:02}".encode("ascii")
 
@@ -248,6 +257,8 @@ class ListOf(Argument):
 
     def __init__(self, elementType: Argument, optional: bool = False) -> None:
         super().__init__(optional)
+        if not hasattr(elementType, "toStringProto") or isinstance(elementType, type):
+            raise TypeError(f"a ListOf is of an Argument instance, not of {elementType!r}")
         self.elementType = elementType
 
     def toStringProto(self, inObject: Iterable[Any], proto: Any) -> bytes:
@@ -286,7 +297,7 @@ class AmpList(Argument):
 
     def __init__(self, subargs: Iterable[tuple[bytes | str, Argument]], optional: bool = False) -> None:
         super().__init__(optional)
-        self._schema = Schema(subargs, "an item of the AmpList")
+        self._schema = Schema(subargs, "an item of the AmpList", reserved=())
         self.subargs = self._schema.pairs
 
     def toStringProto(self, inObject: Iterable[Mapping[str, Any]], proto: Any) -> bytes:

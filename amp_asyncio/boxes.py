@@ -63,6 +63,15 @@ class BoxSender(Protocol):
     def finish_writing(self) -> None:
         """Send no more after what was sent before, and close the connection."""
 
+    def pause_receiving(self) -> None:
+        """Give out no box, and look at no byte, behind the box that was given out last.
+
+        Raises `MalformedAmpBox` where a change of the connection is under way from this side.
+        """
+
+    def resume_receiving(self) -> None:
+        """Go on with the bytes behind that box, unless the connection is no longer AMP's."""
+
 
 class BoxReceiver(Protocol):
     """What received boxes are given to: a dispatcher, seen from the connection."""
@@ -95,7 +104,7 @@ class AmpBox(dict[bytes, bytes]):
 
     __slots__ = ()
 
-    def __init__(self, *args: Any, **kw: Any) -> None:
+    def __init__(self, /, *args: Any, **kw: Any) -> None:
         super().__init__(*args, **kw)
         names: list[Any] = [key for key in self if isinstance(key, str)]
         for name in names:

@@ -62,7 +62,8 @@ class Command(Question):
     #: The same for the answer.
     response: ClassVar[Sequence[tuple[bytes | str, Argument]]] = []
     #: The exceptions that a responder may raise, and their codes on the wire; the caller gets an
-    #: exception of the same class. A subclass has those of its bases, too.
+    #: exception of the same class, made from the text alone (without its `__init__`, where that takes
+    #: more than a text). A subclass has those of its bases, too.
     errors: ClassVar[Mapping[type[Exception], bytes | str]] = {}
     #: The same, and the connection closes behind them.
     fatalErrors: ClassVar[Mapping[type[Exception], bytes | str]] = {}
@@ -76,6 +77,8 @@ class Command(Question):
     #: Whether the caller wants an answer. The responder returns one in any case: the caller decides.
     requiresAnswer: bool = True
 
+    # What this class itself declares of errors: their codes, and whether they are fatal.
+    _declared: ClassVar[dict[type[Exception], tuple[bytes, bool]]] = {}
     _arguments: ClassVar[Schema] = Schema([], "Command")
     _response: ClassVar[Schema] = Schema([], "Command")
 
@@ -87,9 +90,14 @@ class Command(Question):
         cls._response = Schema(cls.response, f"the answer to {name}")
         cls.arguments = cls._arguments.pairs
         cls.response = cls._response.pairs
-        errors = _inherited_errors(cls, "errors")
-        fatal = _inherited_errors(cls, "fatalErrors")
-        cls.errors, cls.fatalErrors, cls.allErrors = errors, fatal, {**errors, **fatal}
+        cls._declared = _declared_errors(cls)
+        merged: dict[type[Exception], tuple[bytes, bool]] = {}
+        for base in reversed(cls.__mro__):
+            known = vars(base).get("_declared")
+            merged.update(_declared_errors(base) if known is None else known)
+        cls.errors = {error: code for error, (code, fatal) in merged.items() if not fatal}
+        cls.fatalErrors = {error: code for error, (code, fatal) in merged.items() if fatal}
+        cls.allErrors = {error: code for error, (code, _) in merged.items()}
         cls.reverseErrors = {code: error for error, code in cls.allErrors.items()}
 
     def __init__(self, **kw: Any) -> None:
@@ -124,8 +132,9 @@ class Command(Question):
         """Declare a method of a `CommandLocator`, such as `AMP`, to be what answers this command.
 
         It is called with the arguments by keyword, and returns the answer as a dictionary, or is an
-        `async def` that does. The method is found by its name: an override in a subclass answers
-        in its place, decorated or not. One method may answer several commands.
+        `async def` that does; None will do where the answer has no values. The method is found by
+        its name: an override in a subclass answers in its place, decorated or not. One method may
+        answer several commands.
         """
         methodfunc.__dict__.setdefault("_ampCommands", []).append(cls)
         return methodfunc
@@ -160,18 +169,20 @@ class Command(Question):
             return declared.__new__(declared, error.description)
 
 
-def _inherited_errors(cls: type[Command], attribute: str) -> dict[type[Exception], bytes]:
-    """Return the merged mapping of the class and its bases; the most derived class counts."""
-    merged: dict[type[Exception], bytes] = {}
-    for base in reversed(cls.__mro__):
-        declared: Any = vars(base).get(attribute, {})
-        pairs: Iterable[Any] = declared.items() if isinstance(declared, Mapping) else declared
+def _declared_errors(cls: type) -> dict[type[Exception], tuple[bytes, bool]]:
+    """Return the errors that a class itself declares: the code of each, and whether it is fatal."""
+    declared: dict[type[Exception], tuple[bytes, bool]] = {}
+    for attribute, fatal in (("errors", False), ("fatalErrors", True)):
+        what = f"{attribute} of the command {cls.__name__}"
+        given: Any = vars(cls).get(attribute, {})
+        pairs: Iterable[Any] = given.items() if isinstance(given, Mapping) else given
         for error, code in pairs:
-            what = f"{attribute} of the command {cls.__name__}"
             if not (isinstance(error, type) and issubclass(error, Exception)):
                 raise TypeError(f"{what}: {error!r} is no subclass of Exception")
+            if issubclass(error, StopIteration):
+                raise TypeError(f"{what}: no future can raise {error!r}")
             code = wire_name(code, what)
             if code in PROTOCOL_ERRORS:
                 raise ValueError(f"{what}: the code {code!r} is one of AMP's own")
-            merged[error] = code
-    return merged
+            declared[error] = (code, fatal)
+    return declared

@@ -34,6 +34,7 @@ from .boxes import (
 )
 from .commands import Command, Question
 from .errors import (
+    BadArguments,
     BadLocalReturn,
     ConnectionLost,
     MalformedAmpBox,
@@ -43,7 +44,7 @@ from .errors import (
     UnknownRemoteError,
     shortened,
 )
-from .locators import ResponderLocator
+from .locators import Responder, ResponderLocator
 
 __all__ = ["BoxDispatcher"]
 
@@ -69,6 +70,8 @@ class BoxDispatcher:
     _over: ConnectionLost | ProtocolSwitched | None = None
     # Whether questions wait in `_waiting` instead of being sent.
     _held = False
+    # The command that is being answered and may change the connection.
+    _changing: AmpBox | None = None
 
     def __init__(self, locator: ResponderLocator) -> None:
         self.locator = locator
@@ -90,7 +93,8 @@ class BoxDispatcher:
         The peer does the command all the same.
 
         Raises, and then nothing was sent: `InvalidSignature` for missing or unknown arguments,
-        `TooLong` for one that no box can hold, or the error of an argument that does not encode.
+        `TooLong` for one that no box can hold, the error of an argument that does not encode, or
+        `RuntimeError` before the connection is made.
 
         The future raises: one of the command's `errors`; `UnhandledCommand` where the peer has no
         responder; `UnknownRemoteError` where that failed otherwise; `MalformedAmpBox` where the
@@ -134,18 +138,22 @@ class BoxDispatcher:
             self._ask(asked, box, future)
         return future
 
-    def _ask(self, asked: Question | None, box: AmpBox, future: _AnyFuture) -> None:
-        """Send a question, and put it on the books."""
+    def _sender(self) -> BoxSender:
         if self.boxSender is None:
             raise RuntimeError("there is no connection yet; ask when connection_made was called")
+        return self.boxSender
+
+    def _ask(self, asked: Question | None, box: AmpBox, future: _AnyFuture) -> None:
+        """Send a question, and put it on the books."""
+        number = self._counter + 1
+        tag = b"%x" % number
+        if asked is not None:
+            box[ASK] = tag
+        box._sendTo(self._sender())
+        self._counter = number
         if asked is None:
-            box._sendTo(self.boxSender)
             future.set_result(None)
         else:
-            number = self._counter + 1
-            tag = box[ASK] = b"%x" % number
-            box._sendTo(self.boxSender)
-            self._counter = number
             self._open[tag] = (asked, future)
 
     def pause_sending(self) -> None:
@@ -230,11 +238,15 @@ class BoxDispatcher:
     def _command_received(self, box: AmpBox) -> None:
         """Answer a command, at once or in a task of its own."""
         try:
-            responder = self.locator.locateResponder(box[COMMAND])
-            if responder is None:
-                raise RemoteAmpError(
-                    UNHANDLED_ERROR_CODE, f"Unhandled Command: {shortened(box[COMMAND])}"
-                )
+            responder = self._responder(box[COMMAND])
+        except Exception as error:
+            self._refuse(box, error)
+            return
+        if getattr(responder, "changes_connection", False):
+            # What follows may not be AMP: that is known when the command is answered.
+            self._sender().pause_receiving()
+            self._changing = box
+        try:
             answer = responder(box)
             if isinstance(answer, AmpBox):
                 self._reply(box, answer)
@@ -244,6 +256,12 @@ class BoxDispatcher:
                 raise _no_box(responder, answer)
         except Exception as error:
             self._refuse(box, error)
+
+    def _responder(self, command: bytes) -> Responder:
+        responder = self.locator.locateResponder(command)
+        if responder is None:
+            raise RemoteAmpError(UNHANDLED_ERROR_CODE, f"Unhandled Command: {shortened(command)}")
+        return responder
 
     def _answer_later(self, box: AmpBox, answer: Awaitable[AmpBox]) -> None:
         """Give a responder that has to wait a task of its own."""
@@ -271,6 +289,7 @@ class BoxDispatcher:
         if tag is not None:
             reply[ANSWER] = tag
             self._emit(reply)
+        self._answered_or_refused(box)
 
     def _refuse(self, box: AmpBox, error: BaseException) -> None:
         """Say that the command in `box` failed: to the peer, and to the log where it is our fault."""
@@ -281,7 +300,10 @@ class BoxDispatcher:
             if tag is None:
                 logger.warning("%r: %s failed, and asked for no answer: %s", self, command, error)
         else:
-            logger.error("%r: the responder of %s failed", self, command, exc_info=error)
+            if isinstance(error, BadArguments):
+                logger.warning("%r: %s", self, error)
+            else:
+                logger.error("%r: the responder of %s failed", self, command, exc_info=error)
             code, description, fatal = UNKNOWN_ERROR_CODE, "Unknown Error", self.closeOnUnknownError
         if tag is not None:
             self._emit(
@@ -289,14 +311,20 @@ class BoxDispatcher:
                     {ERROR: tag, ERROR_CODE: code, ERROR_DESCRIPTION: _as_value(description)}
                 )
             )
-        elif fatal and self.boxSender is not None:
-            self.boxSender.finish_writing()
+        elif fatal:
+            self._sender().finish_writing()
+        self._answered_or_refused(box)
+
+    def _answered_or_refused(self, box: AmpBox) -> None:
+        """Go on with what came behind a command that might have changed the connection."""
+        if box is self._changing:
+            self._changing = None
+            self._sender().resume_receiving()
 
     def _emit(self, box: AmpBox) -> None:
         """Send an answer, unless there is nobody left to send it to."""
-        assert self.boxSender is not None, "a command came before startReceivingBoxes"
         try:
-            box._sendTo(self.boxSender)
+            box._sendTo(self._sender())
         except (ConnectionLost, ProtocolSwitched) as error:
             logger.debug("%r: an answer went nowhere: %s", self, error)
 

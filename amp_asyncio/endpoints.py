@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Generator, Sequence
 from os import PathLike, fspath
 from ssl import SSLContext
 from types import TracebackType
-from typing import Any, Generic, Protocol, TypeVar, cast
+from typing import Any, Generic, Protocol, TypeVar, cast, overload
 from weakref import WeakSet
 
 from .amp import AMP
@@ -106,14 +106,31 @@ class Server:
         await asyncio.gather(*closing)
 
 
+@overload
+def connect(
+    host: str | None = ...,
+    port: int | None = ...,
+    *,
+    ssl: SSLContext | bool | None = ...,
+    **options: Any,
+) -> _Opening[AMP]: ...
+@overload
+def connect(
+    host: str | None,
+    port: int | None,
+    protocol_factory: Callable[[], _A],
+    *,
+    ssl: SSLContext | bool | None = ...,
+    **options: Any,
+) -> _Opening[_A]: ...
 def connect(
     host: str | None = None,
     port: int | None = None,
-    protocol_factory: Callable[[], _A] = AMP,  # type: ignore[assignment]  # mypy: no default for _A
+    protocol_factory: Callable[[], AMP] = AMP,
     *,
     ssl: SSLContext | bool | None = None,
     **options: Any,
-) -> _Opening[_A]:
+) -> _Opening[Any]:
     """Connect to an AMP server over TCP, or over TLS if `ssl` is given.
 
     `async with connect(...) as amp` closes the connection at the end; `amp = await connect(...)`
@@ -122,28 +139,43 @@ def connect(
     Cancelling it leaves no connection behind.
     """
 
-    async def open_it() -> _A:
+    async def open_it() -> AMP:
         loop = asyncio.get_running_loop()
         create: Any = loop.create_connection
         _, amp = await create(protocol_factory, host, port, ssl=ssl, **options)
-        return cast(_A, amp)
+        return cast(AMP, amp)
 
     return _Opening(open_it)
 
 
+@overload
+def unix_connect(
+    path: str | PathLike[str] | None = ...,
+    *,
+    ssl: SSLContext | bool | None = ...,
+    **options: Any,
+) -> _Opening[AMP]: ...
+@overload
+def unix_connect(
+    path: str | PathLike[str] | None,
+    protocol_factory: Callable[[], _A],
+    *,
+    ssl: SSLContext | bool | None = ...,
+    **options: Any,
+) -> _Opening[_A]: ...
 def unix_connect(
     path: str | PathLike[str] | None = None,
-    protocol_factory: Callable[[], _A] = AMP,  # type: ignore[assignment]  # mypy: no default for _A
+    protocol_factory: Callable[[], AMP] = AMP,
     *,
     ssl: SSLContext | bool | None = None,
     **options: Any,
-) -> _Opening[_A]:
+) -> _Opening[Any]:
     """Connect to an AMP server over the UNIX socket `path`; else as `connect` does.
 
     All other arguments are those of `loop.create_unix_connection`.
     """
 
-    async def open_it() -> _A:
+    async def open_it() -> AMP:
         loop = asyncio.get_running_loop()
         where = None if path is None else fspath(path)
         _, amp = await loop.create_unix_connection(protocol_factory, where, ssl=ssl, **options)

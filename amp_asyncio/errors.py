@@ -8,6 +8,7 @@ knows nothing of AMP will try to catch.
 from __future__ import annotations
 
 import reprlib
+import ssl
 
 __all__ = [
     "AmpError",
@@ -33,6 +34,11 @@ _short.maxdict = 20
 shortened = _short.repr
 
 
+def cut(text: str) -> str:
+    """Return the beginning of a text that may be long."""
+    return text if len(text) <= 400 else f"{text[:400]}..."
+
+
 class AmpError(Exception):
     """What every error of this package is."""
 
@@ -52,7 +58,7 @@ class OnlyOneTLS(AmpError):
     """TLS was to be started on a connection that has it already, or is just starting it."""
 
 
-class PeerVerifyError(AmpError):
+class PeerVerifyError(ConnectionLost):
     """The TLS handshake failed because a certificate was not accepted, by us or by the peer."""
 
 
@@ -62,6 +68,10 @@ class NoEmptyBoxes(AmpError):
 
 class MalformedAmpBox(AmpError, ValueError):
     """Bytes that are no AMP, or a value that is not of its argument's type."""
+
+
+class BadArguments(MalformedAmpBox):
+    """A command whose arguments do not parse: the peer's fault, and so no error of ours."""
 
 
 class InvalidSignature(AmpError):
@@ -163,6 +173,22 @@ class UnhandledCommand(AmpError):
 
 class IncompatibleVersions(AmpError):
     """The two sides cannot agree on a version of the protocol."""
+
+
+def certificate_error(error: BaseException | None) -> PeerVerifyError | None:
+    """Return a `PeerVerifyError` from an `ssl.SSLError` that is about a certificate; else None.
+
+    OpenSSL says so in the exception's class where we rejected the peer's certificate, and only in the
+    name of the alert where the peer rejected ours.
+    """
+    reason = str(getattr(error, "reason", ""))
+    if not isinstance(error, ssl.SSLCertVerificationError) and not (
+        isinstance(error, ssl.SSLError) and ("CERTIFICATE" in reason or "UNKNOWN_CA" in reason)
+    ):
+        return None
+    rejected = PeerVerifyError(f"a certificate was not accepted: {error}")
+    rejected.__cause__ = error
+    return rejected
 
 
 def resemblance(data: bytes) -> str:

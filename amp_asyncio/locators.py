@@ -13,9 +13,9 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, ClassVar, Protocol, TypeAlias
 
-from .boxes import AmpBox
+from .boxes import AmpBox, Box
 from .commands import Command
-from .errors import BadLocalReturn, RemoteAmpError
+from .errors import BadArguments, BadLocalReturn, MalformedAmpBox, RemoteAmpError
 
 __all__ = ["CommandLocator", "Responder", "ResponderLocator", "SimpleStringLocator"]
 
@@ -27,6 +27,9 @@ class ResponderLocator(Protocol):
 
     def locateResponder(self, name: bytes) -> Responder | None:
         """Return what answers the command `name`, or None for a command that nobody answers.
+
+        If the responder has a true attribute `changes_connection`, what comes behind the command is
+        not looked at before the command is answered.
 
         The responder raises `RemoteAmpError` to answer with an error code. Any other exception that
         it raises is logged, and reaches the peer without any detail.
@@ -45,7 +48,9 @@ class CommandLocator:
             command.commandName: (command, name)
             for base in reversed(cls.__mro__)
             for name, member in vars(base).items()
-            for command in getattr(member, "_ampCommands", ())
+            # (A staticmethod does not take over the attributes of the function inside it.)
+            for marked in (getattr(member, "__wrapped__", None), member)
+            for command in getattr(marked, "_ampCommands", ())
         }
 
     def locateResponder(self, name: bytes) -> Responder | None:
@@ -55,14 +60,22 @@ class CommandLocator:
             return None
         command, method_name = found
         method = getattr(self, method_name)
-        # A subclass withdraws a responder as it would any method, by setting its name to None.
-        return None if method is None else partial(self._respond, command, method)
+        if method is None:
+            # A subclass withdraws a responder as it would any method, by setting its name to None.
+            return None
+        responder = partial(self._respond, command, method)
+        if command.responseType is not Box:
+            responder.changes_connection = True  # type: ignore[attr-defined]  # A partial takes any.
+        return responder
 
     def _respond(
         self, command: type[Command], method: Callable[..., Any], box: AmpBox
     ) -> AmpBox | Awaitable[AmpBox]:
         """Call a responder with the arguments in `box`, and return the box of its answer."""
-        arguments = command.parseArguments(box, self)
+        try:
+            arguments = command.parseArguments(box, self)
+        except MalformedAmpBox as error:
+            raise BadArguments(*error.args) from error
         try:
             answer = method(**arguments)
         except Exception as error:
@@ -84,6 +97,8 @@ class CommandLocator:
         return self._make_answer(command, method, objects)
 
     def _make_answer(self, command: type[Command], method: Callable[..., Any], objects: Any) -> AmpBox:
+        if objects is None and not command.response:
+            objects = {}
         try:
             return command.makeResponse(objects, self)
         except Exception as error:

@@ -40,13 +40,16 @@ class BoxParser:
         if not left:
             self._data = bytes(data)
             self._position = 0
-        elif left + len(self._trickle) + len(data) < self._needed:
-            self._trickle += data
-        else:
-            unread = memoryview(self._data)[self._position :]
-            self._data = b"".join((unread, self._trickle, data))
-            self._position = 0
-            self._trickle.clear()
+            return
+        self._trickle += data
+        if 0 < self._needed <= left + len(self._trickle):
+            self._join()
+
+    def _join(self) -> None:
+        unread = memoryview(self._data)[self._position :]
+        self._data = b"".join((unread, self._trickle))
+        self._position = 0
+        self._trickle.clear()
 
     def next_box(self) -> AmpBox | None:
         """Return the next box, or None where the bytes fed so far hold no further whole one.
@@ -62,6 +65,9 @@ class BoxParser:
         position = self._position
         if size - position < self._needed:
             return None
+        if self._trickle:  # Fed while nobody asked for boxes.
+            self._join()
+            return self.next_box()
         box = self._box
         if box is None:
             # Past __init__, which would only look for keys that are str.

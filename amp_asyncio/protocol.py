@@ -11,13 +11,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from .boxes import AmpBox, BoxReceiver
-from .errors import AmpError, ConnectionLost, MalformedAmpBox, NoEmptyBoxes, shortened
+from .errors import (
+    AmpError,
+    ConnectionLost,
+    MalformedAmpBox,
+    NoEmptyBoxes,
+    ProtocolSwitched,
+    certificate_error,
+    shortened,
+)
 from .parser import BoxParser
 
-__all__ = ["BinaryBoxProtocol"]
+if TYPE_CHECKING:
+    from .certificates import Certificate
+
+__all__ = ["BinaryBoxProtocol", "feed"]
 
 logger = logging.getLogger("amp_asyncio")
 
@@ -28,10 +39,20 @@ _PATIENCE = 10
 
 
 class BinaryBoxProtocol(asyncio.Protocol):
-    """Sends boxes over a transport, and gives those that come to `boxReceiver`."""
+    """Sends boxes over a transport, and gives those that come to `boxReceiver`.
+
+    Attributes:
+        transport: the transport, or None before there is one and once it is gone or handed over.
+        innerProtocol: the protocol that the transport was handed over to, or None.
+        hostCertificate: the certificate that this side presented when StartTLS was done, or None.
+    """
 
     transport: asyncio.Transport | None = None
+    innerProtocol: asyncio.BaseProtocol | None = None
+    hostCertificate: Certificate | None = None
 
+    # The addresses of both ends: the transport forgets them before we log its loss.
+    _where = "not connected"
     # What ended the connection, where we did.
     _error: Exception | None = None
     # Whether the last byte was written, and only the end is waited for.
@@ -41,10 +62,33 @@ class BinaryBoxProtocol(asyncio.Protocol):
     # Who waits for the connection to be gone; made when somebody does.
     _closed: asyncio.Event | None = None
 
+    # What is to change the connection, while it is unknown whether it will, or not done yet: nothing
+    # is written meanwhile, and boxes collect in `_outbox`.
+    _change: object | None = None
+    _changing_task: asyncio.Task[asyncio.Transport] | None = None
+    _finish_after_change = False
+    # Whether the transport's buffer is full, and who waits until it is not.
+    _congested = False
+    _drained: asyncio.Event | None = None
+    # Whether boxes are given out, and whether that is being done at this moment.
+    _receiving = True
+    _delivering = False
+
     def __init__(self, boxReceiver: BoxReceiver) -> None:
         self.boxReceiver = boxReceiver
         self._parser = BoxParser()
         self._outbox: list[bytes] = []
+
+    @property
+    def peerCertificate(self) -> Certificate | None:
+        """The certificate that the peer presented, verified or not, or None without TLS or one."""
+        ssl_object = self.transport and self.transport.get_extra_info("ssl_object")
+        der = ssl_object and ssl_object.getpeercert(binary_form=True)
+        if not der:
+            return None
+        from .certificates import Certificate  # It takes a while, and few need it.
+
+        return Certificate.from_der(der)
 
     # --- what asyncio calls ---
 
@@ -56,6 +100,8 @@ class BinaryBoxProtocol(asyncio.Protocol):
             transport.abort()
             return
         self._loop = asyncio.get_running_loop()
+        name = transport.get_extra_info
+        self._where = f"{name('sockname')!r} to {name('peername')!r}"
         # Asked once, not for each box.
         self._debug = logger.isEnabledFor(logging.DEBUG)
         logger.info("%r: connection established", self)
@@ -65,17 +111,56 @@ class BinaryBoxProtocol(asyncio.Protocol):
         """Pass on each box that is whole now; bytes that are no AMP abort the connection."""
         if self._finished:
             return
+        self._parser.feed(data)
+        if self._receiving:
+            self._deliver()
+
+    def _deliver(self) -> None:
+        """Give out boxes until there is no whole one, or somebody wants no more.
+
+        Each is given out before the next byte is looked at: the box decides what that byte is.
+        """
         parser = self._parser
-        parser.feed(data)
+        self._delivering = True
         try:
-            for box in iter(parser.next_box, None):
+            while self._receiving and not self._finished and (box := parser.next_box()) is not None:
                 if self._debug:
                     logger.debug("%r: received %s", self, shortened(dict(box)))
                 self.boxReceiver.ampBoxReceived(box)
-                if self._finished:
-                    return
         except AmpError as error:
             self._abort(error)
+        finally:
+            self._delivering = False
+
+    def pause_receiving(self) -> None:
+        """Give out no box, and look at no byte, behind the box that was given out last.
+
+        Raises `MalformedAmpBox` where both sides want to change the connection at once: each waits
+        for the other's answer, and can send none.
+        """
+        if self._change is not None:
+            raise MalformedAmpBox("both sides want to change the connection at once")
+        self._receiving = False
+        self._read(False)
+
+    def resume_receiving(self) -> None:
+        """Go on with the bytes behind that box, unless the connection is no longer AMP's."""
+        if self._receiving or self._change is not None:
+            return
+        self._receiving = True
+        self._read(True)
+        if not self._delivering:
+            self._deliver()
+
+    def _read(self, go_on: bool) -> None:
+        """Pause or resume the transport's reading, unless it is so already, or is closing."""
+        transport = self.transport
+        if transport is None or transport.is_closing() or transport.is_reading() is go_on:
+            return
+        if go_on:
+            transport.resume_reading()
+        else:
+            transport.pause_reading()
 
     def eof_received(self) -> bool:
         """Note that the peer sends no more, and let the transport close."""
@@ -88,7 +173,9 @@ class BinaryBoxProtocol(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End: tell everybody who waits for something."""
-        cause = self._error or exc
+        if self.transport is None and self._finished:
+            return  # Told before: by a handshake that failed, or by handing the transport over.
+        cause = self._error or certificate_error(exc) or exc
         logger.info("%r: connection lost%s", self, f": {cause}" if cause else "")
         if self._linger is not None:
             self._linger.cancel()
@@ -98,16 +185,23 @@ class BinaryBoxProtocol(asyncio.Protocol):
         reason.__cause__ = cause
         self.transport = None
         self.boxReceiver.stopReceivingBoxes(reason)
-        if self._closed is not None:
-            self._closed.set()
+        for event in (self._closed, self._drained):
+            if event is not None:
+                event.set()
 
     def pause_writing(self) -> None:
         """The transport's buffer is full: no new questions, please."""
+        self._congested = True
+        if self._drained is not None:
+            self._drained.clear()
         self.boxReceiver.pause_sending()
 
     def resume_writing(self) -> None:
         """The transport takes more."""
-        if not self._finished:
+        self._congested = False
+        if self._drained is not None:
+            self._drained.set()
+        if not self._finished and self._change is None:
             self.boxReceiver.resume_sending()
 
     # --- sending ---
@@ -118,8 +212,7 @@ class BinaryBoxProtocol(asyncio.Protocol):
         Raises `ConnectionLost` where the connection is closed or closing, `NoEmptyBoxes` for an
         empty box, and what `AmpBox.serialize` raises.
         """
-        if self._finished or self.transport is None:
-            raise ConnectionLost("the connection is closed")
+        self._check_open()
         if not box:
             raise NoEmptyBoxes("an empty box means nothing, and is not sent")
         data = box.serialize()
@@ -129,10 +222,91 @@ class BinaryBoxProtocol(asyncio.Protocol):
             self._loop.call_soon(self._flush)
         self._outbox.append(data)
 
+    def _check_open(self) -> None:
+        if self.innerProtocol is not None:
+            raise ProtocolSwitched(f"the connection was handed over to {self.innerProtocol!r}")
+        if self._finished or self.transport is None:
+            raise ConnectionLost("the connection is closed")
+
     def _flush(self) -> None:
-        if self._outbox and self.transport is not None:
+        if self._outbox and self._change is None and self.transport is not None:
             self.transport.write(b"".join(self._outbox))
             self._outbox.clear()
+
+    async def drain(self) -> None:
+        """Wait until the transport takes more; cancelling this only ends the wait.
+
+        Raises `ConnectionLost`, or `ProtocolSwitched`, where it takes no more.
+        """
+        if self._congested and self.transport is not None:
+            if self._drained is None:
+                self._drained = asyncio.Event()
+            await self._drained.wait()
+        self._check_open()
+
+    # --- changing the connection ---
+
+    def _lock(self, change: object) -> None:
+        """Write what was sent, and let all later boxes wait until `change` is done or refused."""
+        self._flush()
+        self._change = change
+        self.boxReceiver.pause_sending()
+
+    def _unlock(self) -> None:
+        """Send the boxes that waited, in order, and go on."""
+        self._change = None
+        self._flush()
+        if self._finish_after_change:
+            self.finish_writing()
+        elif not self._congested:
+            self.boxReceiver.resume_sending()
+
+    def _unlock_secured(self, transport: asyncio.Transport) -> None:
+        """Go on with a new transport on top of the old one; its own buffer is empty."""
+        self.transport = transport
+        self._congested = False
+        self._change = None
+        # Before the questions that waited are sent: one of them may be the next change.
+        self.resume_receiving()
+        self._unlock()
+
+    def _take_bytes(self) -> bytes:
+        """Return the bytes behind the last box, and give out no more boxes until told otherwise."""
+        self._receiving = False
+        return self._parser.take_rest()
+
+    def _switchTo(self, inner: asyncio.BaseProtocol) -> None:
+        """Hand the transport over to `inner`, with the bytes behind the last box.
+
+        What `inner` raises meanwhile aborts the connection: it is its own from here on.
+        """
+        transport = self.transport
+        assert transport is not None, "the answer that switches comes, or goes, over the transport"
+        self._flush()
+        self._outbox.clear()
+        rest = self._take_bytes()
+        self._read(True)
+        logger.info("%r: handed over to %r", self, inner)
+        self.innerProtocol = inner
+        self.transport = None
+        self._finished = True
+        transport.set_protocol(inner)
+        self.boxReceiver.stopReceivingBoxes(
+            ProtocolSwitched(f"the connection was handed over to {inner!r}")
+        )
+        for event in (self._closed, self._drained):
+            if event is not None:
+                event.set()
+        try:
+            inner.connection_made(transport)
+            if self._congested:
+                inner.pause_writing()
+            feed(inner, rest)
+            if self._peer_finished and not cast(asyncio.Protocol, inner).eof_received():
+                transport.close()
+        except Exception:
+            logger.exception("%r failed when it was handed the connection", inner)
+            transport.abort()
 
     # --- ending ---
 
@@ -150,14 +324,16 @@ class BinaryBoxProtocol(asyncio.Protocol):
         transport = self.transport
         if self._finished or transport is None:
             return
+        if self._change is not None:
+            self._finish_after_change = True
+            return
         self._flush()
         self._finished = True
         self._parser.take_rest()
         if self._peer_finished or not transport.can_write_eof():
             transport.close()
         else:
-            if not transport.is_reading():
-                transport.resume_reading()
+            self._read(True)
             try:
                 transport.write_eof()
             except OSError:  # The peer has reset the connection, and we have not heard of it yet.
@@ -187,6 +363,14 @@ class BinaryBoxProtocol(asyncio.Protocol):
                 self._closed = asyncio.Event()
             await self._closed.wait()
 
+    def _lose(self, error: Exception) -> None:
+        """Give up a connection on which a change failed."""
+        transport, self._error = self.transport, self._error or error
+        logger.warning("%r: closing the connection: %s", self, error)
+        self.connection_lost(error)
+        if transport is not None:
+            transport.close()
+
     def _abort(self, error: Exception) -> None:
         """Abort the connection because of what the peer did."""
         self._error = error
@@ -194,10 +378,19 @@ class BinaryBoxProtocol(asyncio.Protocol):
         self.abort()
 
     def __repr__(self) -> str:
-        transport: Any = self.transport
-        if transport is None:
-            where = "not connected"
-        else:
-            name = transport.get_extra_info
-            where = f"{name('sockname')!r} to {name('peername')!r}"
-        return f"<{type(self).__name__} {where}>"
+        return f"<{type(self).__name__} {self._where}>"
+
+
+def feed(protocol: Any, data: bytes) -> None:
+    """Give `data` to a protocol as its transport would, whichever of asyncio's two kinds it is."""
+    if isinstance(protocol, asyncio.Protocol):
+        if data:
+            protocol.data_received(data)
+        return
+    unread = memoryview(data)
+    while unread:
+        buffer = memoryview(protocol.get_buffer(len(unread)))
+        size = min(len(buffer), len(unread))
+        buffer[:size] = unread[:size]
+        protocol.buffer_updated(size)
+        unread = unread[size:]

@@ -7,11 +7,11 @@ gets to know the command and the argument that it is about.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import Any, TypeVar
 
 from .boxes import ANSWER, ASK, COMMAND, ERROR, MAX_KEY_LENGTH, AmpBox
-from .errors import InvalidSignature, MalformedAmpBox, shortened
+from .errors import InvalidSignature, MalformedAmpBox, cut, shortened
 
 __all__ = ["PYTHON_KEYWORDS", "Schema", "python_name", "wire_name"]
 
@@ -22,7 +22,8 @@ PYTHON_KEYWORDS = frozenset(
     "in is lambda not or pass print raise return try while yield".split()
 )
 
-_RESERVED = frozenset((ASK, ANSWER, COMMAND, ERROR))
+#: The keys that say what a box is; a command's arguments and its answer cannot be named so.
+RESERVED = frozenset((ASK, ANSWER, COMMAND, ERROR))
 
 _Box = TypeVar("_Box", bound=AmpBox)
 
@@ -51,7 +52,8 @@ def python_name(name: bytes) -> str:
 class Schema:
     """Pairs of a name on the wire and an `Argument`, checked once, then used for every box.
 
-    `pairs` is what a `Command` or an `AmpList` was defined with; `what` names it in errors.
+    `pairs` is what a `Command` or an `AmpList` was defined with; `what` names it in errors;
+    `reserved` has the names that it cannot use.
 
     Raises `TypeError` or `ValueError` for a schema that cannot work: a name that is repeated (also
     one that differs on the wire, and not in Python), empty, too long or reserved; a value that is no
@@ -60,7 +62,12 @@ class Schema:
 
     __slots__ = ("_names", "_required", "_what", "pairs")
 
-    def __init__(self, pairs: Iterable[tuple[bytes | str, Any]], what: str) -> None:
+    def __init__(
+        self,
+        pairs: Iterable[tuple[bytes | str, Any]],
+        what: str,
+        reserved: Container[bytes] = RESERVED,
+    ) -> None:
         self.pairs: list[tuple[bytes, Any]] = []
         self._what = what
         names: dict[str, bytes] = {}
@@ -73,7 +80,7 @@ class Schema:
             name = wire_name(given, what)
             if not 0 < len(name) <= MAX_KEY_LENGTH:
                 raise ValueError(f"{what}: {name!r} has not 1 to {MAX_KEY_LENGTH} bytes")
-            if name in _RESERVED:
+            if name in reserved:
                 raise ValueError(f"{what}: {name!r} is one of AMP's own keys")
             if isinstance(argument, type) or not (
                 hasattr(argument, "toBox") and hasattr(argument, "fromBox")
@@ -132,8 +139,10 @@ class Schema:
                 argument.fromBox(name, remaining, objects, proto)
             except Exception as error:
                 if name in strings:
-                    problem = f"{name!r} is {shortened(strings[name])}: {error}"
+                    problem = f"{name!r} is {shortened(strings[name])}: {cut(str(error))}"
+                elif isinstance(error, KeyError):
+                    problem = f"{error} is missing"
                 else:
-                    problem = f"{name!r} is missing"
+                    problem = f"{name!r}: {cut(str(error))}"
                 raise MalformedAmpBox(f"{self._what}: {problem}") from error
         return objects

@@ -40,6 +40,11 @@ def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.Abstrac
     return {"asyncio": AsyncioLoop, "uvloop": UvLoop}
 
 
+def pytest_collection_finish() -> None:
+    gc.collect()
+    gc.freeze()  # What was imported is no garbage of any test.
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.obj):

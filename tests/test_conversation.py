@@ -352,7 +352,9 @@ async def test_arguments_that_do_not_parse_are_an_unknown_error(
         with pytest.raises(RemoteAmpError, match="UNKNOWN"):
             await client.callRemoteString("Sum", a=b"1_0", b=b"1")
         await client.wait_closed()
-    assert "b'1_0'" in caplog.text
+    (record,) = caplog.records
+    assert "the command Sum: b'a' is b'1_0'" in record.getMessage()
+    assert record.exc_info is None, "it is no error of ours"
 
 
 async def test_an_answer_that_does_not_parse_fails_that_call_alone() -> None:

@@ -30,7 +30,13 @@ class Transport(asyncio.Transport):
         self.eof = eof
         self.written: list[bytes] = []
         self.done: list[str] = []
+        self.protocol: Any = None
+        self.get_protocol = lambda: self.protocol  # type: ignore[method-assign]
         self.buffered = 0
+        self.reading = True
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        self.protocol = protocol
 
     def write(self, data: Any) -> None:
         self.written.append(data)
@@ -42,7 +48,13 @@ class Transport(asyncio.Transport):
         self.done.append("write_eof")
 
     def is_reading(self) -> bool:
-        return True
+        return self.reading
+
+    def pause_reading(self) -> None:
+        self.reading = False
+
+    def resume_reading(self) -> None:
+        self.reading = True
 
     def get_write_buffer_size(self) -> int:
         return self.buffered
@@ -59,6 +71,7 @@ class Transport(asyncio.Transport):
 
 def on_transport(factory: type[AMP] = Math, **options: Any) -> tuple[AMP, Transport]:
     amp, transport = factory(), Transport(**options)
+    transport.protocol = amp
     amp.connection_made(transport)
     return amp, transport
 
@@ -181,10 +194,10 @@ async def test_half_closing_a_connection_that_is_reset_already() -> None:
 
 async def test_reading_goes_on_at_the_end_lest_the_connection_be_reset() -> None:
     amp, transport = on_transport()
-    transport.is_reading = lambda: False  # type: ignore[method-assign]
-    transport.resume_reading = lambda: transport.done.append("resume")  # type: ignore[method-assign]
+    transport.pause_reading()
     amp.finish_writing()
-    assert transport.done == ["resume", "write_eof"]
+    assert transport.done == ["write_eof"]
+    assert transport.is_reading()
     amp.connection_lost(None)
 
 
@@ -251,3 +264,22 @@ async def test_the_parts_work_without_the_whole() -> None:
     with pytest.raises(ConnectionLost) as caught:
         await answer
     assert isinstance(caught.value.__cause__, EOFError)
+
+
+async def test_drain_waits_until_the_transport_takes_more() -> None:
+    amp, _ = on_transport()
+    await amp.drain()
+    amp.pause_writing()
+    draining = [asyncio.ensure_future(amp.drain()) for _ in range(2)]
+    await asyncio.sleep(0)
+    amp.resume_writing()
+    assert await asyncio.gather(*draining) == [None, None]
+    amp.pause_writing()
+    draining = [asyncio.ensure_future(amp.drain()) for _ in range(2)]
+    await asyncio.sleep(0)
+    assert not any(each.done() for each in draining)
+    amp.connection_lost(None)
+    for error in await asyncio.gather(*draining, return_exceptions=True):
+        assert isinstance(error, ConnectionLost)
+    with pytest.raises(ConnectionLost):
+        await amp.drain()

@@ -1,0 +1,179 @@
+"""StartTLS with Twisted: whoever asks, whoever opened the connection, whoever verifies whom."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pki import issue
+
+from amp_asyncio import Certificate, ConnectionLost, OnlyOneTLS, PeerVerifyError, PrivateCertificate
+
+from .conftest import Conversation, on_unix_too
+from .definitions import Sum
+
+CERTIFICATES = {
+    "ours": PrivateCertificate.self_signed("ours.example"),
+    "twisted": PrivateCertificate.self_signed("twisted.example"),
+}
+SIDES = tuple(CERTIFICATES)
+STRANGER = PrivateCertificate.self_signed("stranger.example")
+
+# The answers to three questions that were asked together.
+TOTALS = [0, 2, 4]
+
+
+def other(side: str) -> str:
+    return "twisted" if side == "ours" else "ours"
+
+
+def terms(
+    certificate: PrivateCertificate | None = None, *authorities: Certificate, **ours: Any
+) -> dict[str, Any]:
+    """Return what one side wants, as it goes into an order."""
+    return {
+        "certificate": certificate and certificate.to_pem().decode(),
+        "authorities": [authority.to_pem().decode() for authority in authorities],
+        **ours,
+    }
+
+
+PRESENTED = {side: terms(certificate) for side, certificate in CERTIFICATES.items()}
+
+
+async def secure(
+    conversation: Conversation, asker: str, wanted: dict[str, dict[str, Any]], curiosity: int = 0
+) -> Any:
+    """Have a side ask for TLS, each on its own terms; return the error that it ends with.
+
+    Twisted is the TLS server where it is the server, so our side must not go by who asks.
+    """
+    server_side = conversation.server == "ours"
+    if server_side is (asker == "ours"):
+        wanted = wanted | {"ours": wanted["ours"] | {"tls_serverSide": server_side}}
+    await conversation.play(other(asker), "prepare", wanted[other(asker)], curiosity)
+    return await conversation.play(asker, "secure", wanted[asker], curiosity)
+
+
+async def presented(conversation: Conversation) -> dict[str, Any]:
+    """Return the certificates that both sides say the other one has presented."""
+    return {other(side): await conversation.play(side, "certificate") for side in SIDES}
+
+
+async def assert_open(conversation: Conversation) -> None:
+    assert [await conversation.play(side, "question") for side in SIDES] == [2, 2]
+
+
+@on_unix_too
+@pytest.mark.parametrize("verifiers", [(), ("ours",), ("twisted",), SIDES])
+async def test_certificates(conversation: Conversation, asker: str, verifiers: tuple[str, ...]) -> None:
+    wanted = {
+        side: terms(CERTIFICATES[side], *[CERTIFICATES[other(side)].certificate] * (side in verifiers))
+        for side in SIDES
+    }
+    assert await secure(conversation, asker, wanted) is None
+    await assert_open(conversation)
+    # A TLS client shows its certificate only if it is asked to.
+    expected = {
+        side: certificate.fingerprint
+        if side == conversation.server or other(side) in verifiers
+        else None
+        for side, certificate in CERTIFICATES.items()
+    }
+    assert await presented(conversation) == expected
+
+
+@pytest.mark.parametrize(
+    ("conversation", "asker"),
+    # A Twisted that asks and is the TLS server must have a certificate.
+    [("tcp-ours", "ours"), ("tcp-ours", "twisted"), ("tcp-twisted", "ours"), ("unix-twisted", "ours")],
+    indirect=True,
+)
+async def test_anonymous(conversation: Conversation, asker: str) -> None:
+    assert await secure(conversation, asker, dict.fromkeys(SIDES, terms())) is None
+    await assert_open(conversation)
+    shown = await presented(conversation)
+    assert shown.pop(conversation.server) is not None, "a temporary one, which nobody vouches for"
+    assert [*shown.values()] == [None]
+
+
+async def test_issued_by_an_authority(conversation: Conversation, asker: str) -> None:
+    root = issue("root.example", authority=True)
+    between = issue("between.example", root, authority=True)
+    ours = issue("ours.example", between)  # It comes with its chain, which Twisted's does not.
+    theirs = issue("twisted.example", root, names=["twisted.example"])
+    wanted = {
+        side: terms(mine, root.certificate) for side, mine in zip(SIDES, (ours, theirs), strict=True)
+    }
+    if conversation.server == "twisted":
+        wanted["ours"]["tls_serverHostname"] = "twisted.example"
+    assert await secure(conversation, asker, wanted) is None
+    await assert_open(conversation)
+    assert await presented(conversation) == {"ours": ours.fingerprint, "twisted": theirs.fingerprint}
+
+
+@pytest.mark.parametrize("rejecter", SIDES)
+async def test_a_certificate_that_is_not_trusted(
+    conversation: Conversation, asker: str, rejecter: str
+) -> None:
+    wanted = {
+        rejecter: terms(CERTIFICATES[rejecter], STRANGER.certificate),
+        other(rejecter): terms(CERTIFICATES[other(rejecter)]),
+    }
+    error = await secure(conversation, asker, wanted)
+    # Twisted is done when it begins, and a client of TLS 1.3 before the server rejects it.
+    late = asker == "twisted" or rejecter == conversation.server == "twisted"
+    assert error == (None if late else "PeerVerifyError")
+    await assert_rejected(conversation)
+
+
+@pytest.mark.parametrize("conversation", ["tcp-ours", "tcp-twisted"], indirect=True)
+async def test_no_certificate_where_one_is_wanted(conversation: Conversation, asker: str) -> None:
+    server = conversation.server
+    wanted = {
+        server: terms(CERTIFICATES[server], STRANGER.certificate),
+        other(server): terms(),
+    }
+    await secure(conversation, asker, wanted)
+    await assert_rejected(conversation)
+
+
+async def assert_rejected(conversation: Conversation) -> None:
+    with pytest.raises(ConnectionLost) as caught:
+        await conversation.peer.callRemote(Sum, a=1, b=1)
+    assert isinstance(caught.value.__cause__, PeerVerifyError)
+    # What Twisted calls it depends on whether it was told why.
+    assert await conversation.play("twisted", "question") in {"Error", "PeerVerifyError"}
+
+
+@on_unix_too
+async def test_refused(conversation: Conversation, asker: str) -> None:
+    await conversation.play(other(asker), "prepare", None, 3)
+    assert await conversation.play(asker, "secure", terms(), 3) == "Declared"
+    if asker == "twisted":
+        # It goes on answering and asking only when TLS has started, which now it never will.
+        return
+    assert await conversation.play("ours", "answers") == TOTALS * 2
+    assert await conversation.play("twisted", "answers") == TOTALS
+    await assert_open(conversation)
+    assert await presented(conversation) == dict.fromkeys(SIDES)
+    # And it may change its mind.
+    assert await secure(conversation, asker, PRESENTED) is None
+    await assert_open(conversation)
+    assert (await presented(conversation))[conversation.server] is not None
+
+
+@on_unix_too
+async def test_questions_before_and_meanwhile(conversation: Conversation, asker: str) -> None:
+    """Both sides ask: in the clear, behind `StartTLS` or its answer, and during the handshake."""
+    assert await secure(conversation, asker, PRESENTED, 3) is None
+    assert await conversation.play(asker, "answers") == TOTALS * 2
+    assert await conversation.play(other(asker), "answers") == [*TOTALS, 0, 0, 0]
+    await assert_open(conversation)
+
+
+async def test_only_one(conversation: Conversation) -> None:
+    assert await secure(conversation, "ours", PRESENTED) is None
+    with pytest.raises(OnlyOneTLS):
+        await secure(conversation, "ours", PRESENTED)
+    await assert_open(conversation)
