@@ -56,6 +56,7 @@ from .errors import (
     UnhandledCommand,
     UnknownRemoteError,
 )
+from .limits import Limits
 from .locators import CommandLocator, ResponderLocator, SimpleStringLocator
 from .parser import BoxParser, parse, parseString
 from .protocol import BinaryBoxProtocol
@@ -100,6 +101,7 @@ __all__ = [
     "IncompatibleVersions",
     "Integer",
     "InvalidSignature",
+    "Limits",
     "ListOf",
     "MalformedAmpBox",
     "NoEmptyBoxes",

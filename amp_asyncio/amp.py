@@ -77,7 +77,7 @@ class AMP(BinaryBoxProtocol, BoxDispatcher, CommandLocator, SimpleStringLocator)
             return False
         lost = ConnectionLost("the peer closed its side of the connection")
         lost.__cause__ = self._error
-        self.stopReceivingBoxes(lost)
+        self._give_up_questions(lost)
         self._ending = self._loop.create_task(self._answer_and_finish())
         return True
 
@@ -101,14 +101,16 @@ class AMP(BinaryBoxProtocol, BoxDispatcher, CommandLocator, SimpleStringLocator)
             try:
                 async with asyncio.timeout(timeout):
                     await self._finish_questions(ConnectionLost("the connection is closing"))
-                    if not self._finished:
-                        # What is not read now is not answered; the peer learns that it was not.
-                        self._read(False)
+                    await self._finish_change()
+                    # What is not read now is not answered; the peer learns that it was not.
+                    self._read(False)
                     await self._finish_responders()
             except TimeoutError:
-                if self._change is not None:
-                    self.abort()  # It is not known what may be written, nor when it will be.
-            self.finish_writing()
+                pass
+            if self._change is None:
+                self.finish_writing()
+            else:
+                self.abort()  # Nobody knows what may be written, nor when that will be known.
             await self.wait_closed()
         except asyncio.CancelledError:
             self.abort()

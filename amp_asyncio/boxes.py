@@ -63,14 +63,24 @@ class BoxSender(Protocol):
     def finish_writing(self) -> None:
         """Send no more after what was sent before, and close the connection."""
 
-    def pause_receiving(self) -> None:
+    def pause_receiving(self, before_change: bool = False) -> None:
         """Give out no box, and look at no byte, behind the box that was given out last.
 
-        Raises `MalformedAmpBox` where a change of the connection is under way from this side.
+        With `before_change`, because that box may change the connection: raises `MalformedAmpBox`
+        where such a change is under way from this side.
         """
 
     def resume_receiving(self) -> None:
-        """Go on with the bytes behind that box, unless the connection is no longer AMP's."""
+        """Take one pause back; after the last, go on with the bytes behind that box.
+
+        Does nothing where the connection is no longer AMP's.
+        """
+
+    def unsent(self) -> int:
+        """Return how many bytes were sent that the network has not taken yet."""
+
+    def give_up(self, error: Exception) -> None:
+        """Abort the connection because of `error`."""
 
 
 class BoxReceiver(Protocol):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Generator, Sequence
+from functools import partial
 from os import PathLike, fspath
 from ssl import SSLContext
 from types import TracebackType
@@ -16,6 +17,7 @@ from typing import Any, Generic, Protocol, TypeVar, cast, overload
 from weakref import WeakSet
 
 from .amp import AMP
+from .limits import Limits
 
 __all__ = ["Server", "connect", "serve", "unix_connect", "unix_serve"]
 
@@ -62,11 +64,12 @@ class Server:
         self,
         listen: Callable[..., Awaitable[asyncio.AbstractServer]],
         protocol_factory: Callable[[], AMP],
+        limits: Limits | None,
         *where: Any,
         **options: Any,
     ) -> Server:
         def accept() -> AMP:
-            amp = protocol_factory()
+            amp = _limited(protocol_factory, limits)
             self._accepted.add(amp)
             return amp
 
@@ -106,12 +109,20 @@ class Server:
         await asyncio.gather(*closing)
 
 
+def _limited(protocol_factory: Callable[[], _A], limits: Limits | None) -> _A:
+    amp = protocol_factory()
+    if limits is not None:
+        amp.limits = limits
+    return amp
+
+
 @overload
 def connect(
     host: str | None = ...,
     port: int | None = ...,
     *,
     ssl: SSLContext | bool | None = ...,
+    limits: Limits | None = ...,
     **options: Any,
 ) -> _Opening[AMP]: ...
 @overload
@@ -121,6 +132,7 @@ def connect(
     protocol_factory: Callable[[], _A],
     *,
     ssl: SSLContext | bool | None = ...,
+    limits: Limits | None = ...,
     **options: Any,
 ) -> _Opening[_A]: ...
 def connect(
@@ -129,20 +141,22 @@ def connect(
     protocol_factory: Callable[[], AMP] = AMP,
     *,
     ssl: SSLContext | bool | None = None,
+    limits: Limits | None = None,
     **options: Any,
 ) -> _Opening[Any]:
     """Connect to an AMP server over TCP, or over TLS if `ssl` is given.
 
     `async with connect(...) as amp` closes the connection at the end; `amp = await connect(...)`
-    leaves that to the caller. What connects is what `protocol_factory` makes. All other arguments
-    are those of `loop.create_connection`, and so are the errors: `OSError`, `ssl.SSLError`.
-    Cancelling it leaves no connection behind.
+    leaves that to the caller. What connects is what `protocol_factory` makes; `limits`, if given, takes
+    the place of the limits of its class. All other arguments are those of `loop.create_connection`, and
+    so are the errors: `OSError`, `ssl.SSLError`. Cancelling it leaves no connection behind.
     """
 
     async def open_it() -> AMP:
         loop = asyncio.get_running_loop()
+        factory = partial(_limited, protocol_factory, limits)
         create: Any = loop.create_connection
-        _, amp = await create(protocol_factory, host, port, ssl=ssl, **options)
+        _, amp = await create(factory, host, port, ssl=ssl, **options)
         return cast(AMP, amp)
 
     return _Opening(open_it)
@@ -153,6 +167,7 @@ def unix_connect(
     path: str | PathLike[str] | None = ...,
     *,
     ssl: SSLContext | bool | None = ...,
+    limits: Limits | None = ...,
     **options: Any,
 ) -> _Opening[AMP]: ...
 @overload
@@ -161,6 +176,7 @@ def unix_connect(
     protocol_factory: Callable[[], _A],
     *,
     ssl: SSLContext | bool | None = ...,
+    limits: Limits | None = ...,
     **options: Any,
 ) -> _Opening[_A]: ...
 def unix_connect(
@@ -168,6 +184,7 @@ def unix_connect(
     protocol_factory: Callable[[], AMP] = AMP,
     *,
     ssl: SSLContext | bool | None = None,
+    limits: Limits | None = None,
     **options: Any,
 ) -> _Opening[Any]:
     """Connect to an AMP server over the UNIX socket `path`; else as `connect` does.
@@ -177,8 +194,9 @@ def unix_connect(
 
     async def open_it() -> AMP:
         loop = asyncio.get_running_loop()
+        factory = partial(_limited, protocol_factory, limits)
         where = None if path is None else fspath(path)
-        _, amp = await loop.create_unix_connection(protocol_factory, where, ssl=ssl, **options)
+        _, amp = await loop.create_unix_connection(factory, where, ssl=ssl, **options)
         return amp
 
     return _Opening(open_it)
@@ -190,6 +208,7 @@ def serve(
     port: int | None = None,
     *,
     ssl: SSLContext | None = None,
+    limits: Limits | None = None,
     **options: Any,
 ) -> _Opening[Server]:
     """Serve AMP over TCP, or over TLS if `ssl` is given.
@@ -202,7 +221,7 @@ def serve(
 
     async def open_it() -> Server:
         listen = asyncio.get_running_loop().create_server
-        return await Server()._listen(listen, protocol_factory, host, port, ssl=ssl, **options)
+        return await Server()._listen(listen, protocol_factory, limits, host, port, ssl=ssl, **options)
 
     return _Opening(open_it)
 
@@ -212,6 +231,7 @@ def unix_serve(
     path: str | PathLike[str] | None = None,
     *,
     ssl: SSLContext | None = None,
+    limits: Limits | None = None,
     **options: Any,
 ) -> _Opening[Server]:
     """Serve AMP on the UNIX socket `path`; else as `serve` does.
@@ -222,6 +242,6 @@ def unix_serve(
     async def open_it() -> Server:
         listen = asyncio.get_running_loop().create_unix_server
         where = None if path is None else fspath(path)
-        return await Server()._listen(listen, protocol_factory, where, ssl=ssl, **options)
+        return await Server()._listen(listen, protocol_factory, limits, where, ssl=ssl, **options)
 
     return _Opening(open_it)

@@ -113,6 +113,20 @@ class TooLong(AmpError):
     __repr__ = __str__
 
 
+class BoxTooLong(TooLong):
+    """A box that is being received is longer than the limit for boxes; `value` is empty."""
+
+    def __init__(self, limit: int, pairs: int) -> None:
+        super().__init__(False, False, b"")
+        self.args = (limit, pairs)
+
+    def __str__(self) -> str:
+        limit, pairs = self.args
+        return f"remote box too long: {pairs} pairs of it are more than the limit of {limit} bytes"
+
+    __repr__ = __str__
+
+
 class BadLocalReturn(AmpError):
     """A responder returned what its command's `response` cannot encode.
 

@@ -14,7 +14,8 @@ from __future__ import annotations
 from typing import IO
 
 from .boxes import AmpBox
-from .errors import MalformedAmpBox, TooLong
+from .errors import BoxTooLong, MalformedAmpBox, TooLong
+from .limits import PAIR_OVERHEAD
 
 __all__ = ["BoxParser", "parse", "parseString"]
 
@@ -23,11 +24,18 @@ _EXCERPT = 64
 
 
 class BoxParser:
-    """An incremental parser: `feed` it bytes, then call `next_box` until that returns None."""
+    """An incremental parser: `feed` it bytes, then call `next_box` until that returns None.
 
-    __slots__ = ("_box", "_data", "_needed", "_position", "_trickle")
+    Attributes:
+        max_box_size: the most bytes that a box may have, with `limits.PAIR_OVERHEAD` more for each of
+            its pairs; None for no limit.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_box", "_box_size", "_data", "_needed", "_position", "_trickle", "max_box_size")
+
+    def __init__(self, max_box_size: int | None = None) -> None:
+        self.max_box_size = max_box_size
+        self._box_size = 0  # how many bytes of `_box` were read, and are not in `_data` any more
         self._data = b""
         self._position = 0  # in `_data`, where the next pair begins
         self._needed = 0  # how many bytes from `_position` on would let us go on
@@ -57,8 +65,8 @@ class BoxParser:
         An empty box is a box here: lists of boxes may hold them. Where a key comes twice in a box,
         the later value counts, as it does in Twisted.
 
-        Raises `TooLong` where a key would have over 255 bytes, which is also how bytes that are
-        no AMP at all show; the parser is of no use after that.
+        Raises `TooLong` where a box is longer than the limit, and where a key would have over 255
+        bytes, which is also how bytes that are no AMP at all show. The parser is of no use after that.
         """
         data = self._data
         size = len(data)
@@ -81,9 +89,10 @@ class BoxParser:
                 raise TooLong(True, False, data[position : position + _EXCERPT])
             key_end = key_start + data[position + 1]
             if key_end == key_start:
+                self._check_size(box, key_end - self._position)
                 self._position = key_end
                 self._box = None
-                self._needed = 0
+                self._box_size = self._needed = 0
                 return box
             value_start = key_end + 2
             if value_start > size:
@@ -95,12 +104,20 @@ class BoxParser:
                 break
             box[data[key_start:key_end]] = data[value_start:value_end]
             position = value_end
+        self._check_size(box, position - self._position + needed)
+        self._box_size += position - self._position
         # Only the unread end of the piece is kept, lest a byte of it keep all of it alive.
         self._data = data[position:]
         self._position = 0
         self._needed = needed
         self._box = box if box or position < size else None
         return None
+
+    def _check_size(self, box: AmpBox, size: int) -> None:
+        """Raise `TooLong` where the box, with `size` bytes more than were read before, is too long."""
+        limit = self.max_box_size
+        if limit is not None and self._box_size + size + PAIR_OVERHEAD * len(box) > limit:
+            raise BoxTooLong(limit, len(box))
 
     @property
     def in_box(self) -> bool:
@@ -117,7 +134,7 @@ class BoxParser:
             pairs += b"\0%c%b%b%b" % (len(key), key, len(value).to_bytes(2, "big"), value)
         rest = bytes(pairs) + self._data[self._position :] + self._trickle
         self._data = b""
-        self._position = self._needed = 0
+        self._position = self._needed = self._box_size = 0
         self._trickle.clear()
         self._box = None
         return rest

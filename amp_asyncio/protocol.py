@@ -23,6 +23,7 @@ from .errors import (
     certificate_error,
     shortened,
 )
+from .limits import Limits
 from .parser import BoxParser
 
 if TYPE_CHECKING:
@@ -47,6 +48,9 @@ class BinaryBoxProtocol(asyncio.Protocol):
         hostCertificate: the certificate that this side presented when StartTLS was done, or None.
     """
 
+    #: How much a connection may take; see `Limits`. It is looked at when the connection is made.
+    limits = Limits()
+
     transport: asyncio.Transport | None = None
     innerProtocol: asyncio.BaseProtocol | None = None
     hostCertificate: Certificate | None = None
@@ -70,8 +74,11 @@ class BinaryBoxProtocol(asyncio.Protocol):
     # Whether the transport's buffer is full, and who waits until it is not.
     _congested = False
     _drained: asyncio.Event | None = None
-    # Whether boxes are given out, and whether that is being done at this moment.
-    _receiving = True
+    # When the last box came, and the timer that looks at it; only where there is an `idle_timeout`.
+    _heard_at = 0.0
+    _idle_timer: asyncio.TimerHandle | None = None
+    # How many reasons there are to give out no boxes; and whether it is being done at this moment.
+    _pauses = 0
     _delivering = False
 
     def __init__(self, boxReceiver: BoxReceiver) -> None:
@@ -102,6 +109,10 @@ class BinaryBoxProtocol(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         name = transport.get_extra_info
         self._where = f"{name('sockname')!r} to {name('peername')!r}"
+        self._parser.max_box_size = self.limits.max_box_size
+        if self.limits.idle_timeout is not None:
+            self._heard_at = self._loop.time()
+            self._watch_for_silence(self.limits.idle_timeout)
         # Asked once, not for each box.
         self._debug = logger.isEnabledFor(logging.DEBUG)
         logger.info("%r: connection established", self)
@@ -112,7 +123,7 @@ class BinaryBoxProtocol(asyncio.Protocol):
         if self._finished:
             return
         self._parser.feed(data)
-        if self._receiving:
+        if not self._pauses:
             self._deliver()
 
     def _deliver(self) -> None:
@@ -123,34 +134,45 @@ class BinaryBoxProtocol(asyncio.Protocol):
         parser = self._parser
         self._delivering = True
         try:
-            while self._receiving and not self._finished and (box := parser.next_box()) is not None:
+            while not self._pauses and not self._finished and (box := parser.next_box()) is not None:
                 if self._debug:
                     logger.debug("%r: received %s", self, shortened(dict(box)))
                 self.boxReceiver.ampBoxReceived(box)
+                if self._idle_timer is not None:
+                    self._heard_at = self._loop.time()
         except AmpError as error:
-            self._abort(error)
+            self.give_up(error)
         finally:
             self._delivering = False
 
-    def pause_receiving(self) -> None:
+    def _watch_for_silence(self, patience: float) -> None:
+        """Abort the connection when no complete box has come for `patience` seconds."""
+        left = self._heard_at + patience - self._loop.time()
+        if self._pauses:
+            left = patience  # Nothing can come while we do not read.
+        if left > 0:
+            self._idle_timer = self._loop.call_later(left, self._watch_for_silence, patience)
+        else:
+            self.give_up(ConnectionLost(f"no complete box has arrived for {patience} seconds"))
+
+    def pause_receiving(self, before_change: bool = False) -> None:
         """Give out no box, and look at no byte, behind the box that was given out last.
 
-        Raises `MalformedAmpBox` where both sides want to change the connection at once: each waits
-        for the other's answer, and can send none.
+        With `before_change`, because that box may change the connection: raises `MalformedAmpBox`
+        where both sides want to change it at once. Each waits for the other's answer, and sends none.
         """
-        if self._change is not None:
+        if before_change and self._change is not None:
             raise MalformedAmpBox("both sides want to change the connection at once")
-        self._receiving = False
+        self._pauses += 1
         self._read(False)
 
     def resume_receiving(self) -> None:
-        """Go on with the bytes behind that box, unless the connection is no longer AMP's."""
-        if self._receiving or self._change is not None:
-            return
-        self._receiving = True
-        self._read(True)
-        if not self._delivering:
-            self._deliver()
+        """Take one pause back; after the last, go on with the bytes behind that box."""
+        self._pauses -= 1
+        if not self._pauses:
+            self._read(True)
+            if not self._delivering:
+                self._deliver()
 
     def _read(self, go_on: bool) -> None:
         """Pause or resume the transport's reading, unless it is so already, or is closing."""
@@ -177,8 +199,7 @@ class BinaryBoxProtocol(asyncio.Protocol):
             return  # Told before: by a handshake that failed, or by handing the transport over.
         cause = self._error or certificate_error(exc) or exc
         logger.info("%r: connection lost%s", self, f": {cause}" if cause else "")
-        if self._linger is not None:
-            self._linger.cancel()
+        self._cancel_timers()
         self._finished = True
         self._outbox.clear()
         reason = ConnectionLost(f"the connection was lost: {cause or 'it was closed'}")
@@ -264,15 +285,21 @@ class BinaryBoxProtocol(asyncio.Protocol):
     def _unlock_secured(self, transport: asyncio.Transport) -> None:
         """Go on with a new transport on top of the old one; its own buffer is empty."""
         self.transport = transport
+        logger.info("%r: secured by TLS", self)
         self._congested = False
         self._change = None
         # Before the questions that waited are sent: one of them may be the next change.
         self.resume_receiving()
         self._unlock()
 
+    async def _finish_change(self) -> None:
+        """Wait for the TLS handshake that is under way, if any."""
+        if self._changing_task is not None and not self._changing_task.done():
+            await asyncio.wait([self._changing_task])
+
     def _take_bytes(self) -> bytes:
-        """Return the bytes behind the last box, and give out no more boxes until told otherwise."""
-        self._receiving = False
+        """Return the bytes behind the last box, and give out no more boxes."""
+        self._pauses += 1
         return self._parser.take_rest()
 
     def _switchTo(self, inner: asyncio.BaseProtocol) -> None:
@@ -287,6 +314,7 @@ class BinaryBoxProtocol(asyncio.Protocol):
         rest = self._take_bytes()
         self._read(True)
         logger.info("%r: handed over to %r", self, inner)
+        self._cancel_timers()
         self.innerProtocol = inner
         self.transport = None
         self._finished = True
@@ -329,16 +357,23 @@ class BinaryBoxProtocol(asyncio.Protocol):
             return
         self._flush()
         self._finished = True
+        self._cancel_timers()
         self._parser.take_rest()
+        # Unread bytes would make the kernel reset the connection, and TLS could not say goodbye.
+        self._read(True)
         if self._peer_finished or not transport.can_write_eof():
             transport.close()
         else:
-            self._read(True)
             try:
                 transport.write_eof()
             except OSError:  # The peer has reset the connection, and we have not heard of it yet.
                 transport.abort()
         self._linger = self._loop.call_later(_LINGER, self._end, transport, _PATIENCE)
+
+    def _cancel_timers(self) -> None:
+        for timer in (self._linger, self._idle_timer):
+            if timer is not None:
+                timer.cancel()
 
     def _end(self, transport: asyncio.Transport, patience: int) -> None:
         """Close a transport that has nothing left to write; abort one that has it for too long."""
@@ -348,6 +383,11 @@ class BinaryBoxProtocol(asyncio.Protocol):
             self._linger = self._loop.call_later(_LINGER, self._end, transport, patience - 1)
         else:
             transport.abort()
+
+    def unsent(self) -> int:
+        """Return how many bytes were sent that the network has not taken yet."""
+        written = 0 if self.transport is None else self.transport.get_write_buffer_size()
+        return written + sum(map(len, self._outbox))
 
     def abort(self) -> None:
         """Close the connection now, or as soon as it is made; what was not written yet is lost."""
@@ -371,7 +411,7 @@ class BinaryBoxProtocol(asyncio.Protocol):
         if transport is not None:
             transport.close()
 
-    def _abort(self, error: Exception) -> None:
+    def give_up(self, error: Exception) -> None:
         """Abort the connection because of what the peer did."""
         self._error = error
         logger.warning("%r: aborting the connection: %s", self, error)

@@ -105,7 +105,7 @@ class ProtocolSwitchCommand(Command):
             inner = self._factory()
         except Exception as error:
             future.set_exception(error)
-            connection._abort(ConnectionLost(f"no protocol to switch to: {error!r}"))
+            connection.give_up(ConnectionLost(f"no protocol to switch to: {error!r}"))
         else:
             future.set_result(answer)
             connection._switchTo(inner)
@@ -116,7 +116,7 @@ class ProtocolSwitchCommand(Command):
 
     def _give_up(self, connection: BinaryBoxProtocol) -> None:
         name = type(self).__name__
-        connection._abort(ConnectionLost(f"the call of {name} was cancelled while it was in doubt"))
+        connection.give_up(ConnectionLost(f"the call of {name} was cancelled while it was in doubt"))
 
 
 def _connection(boxSender: BoxSender | None) -> BinaryBoxProtocol:

@@ -170,7 +170,7 @@ class StartTLS(Command):
             # It begins TLS all the same, and we cannot.
             if not future.done():
                 future.set_exception(error)
-            connection._abort(error)
+            connection.give_up(error)
         else:
             _secure(connection, self._terms, future, answer)
 
@@ -209,7 +209,9 @@ def _secure(
         if shaking.cancelled():
             failure = ConnectionLost("the TLS handshake was cancelled")
         elif (error := shaking.exception()) is not None:
-            failure = certificate_error(error) or ConnectionLost(f"the TLS handshake failed: {error}")
+            failure = certificate_error(error) or ConnectionLost(
+                f"the TLS handshake failed: {str(error) or type(error).__name__}"
+            )
             failure.__cause__ = failure.__cause__ or error
         if failure is None:
             connection.hostCertificate = terms.certificate
@@ -238,7 +240,7 @@ async def _handshake(connection: BinaryBoxProtocol, terms: _Terms, early: bytes)
     await connection.drain()  # A TLS layer that begins on a full buffer would not notice it empty.
     loop, raw = connection._loop, connection.transport
     if raw is None or raw.is_closing():
-        raise ConnectionLost("the connection was lost before the TLS handshake")
+        raise ConnectionLost("the connection was closed before the TLS handshake")
     start_tls = loop.start_tls(
         raw,
         connection,

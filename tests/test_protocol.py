@@ -283,3 +283,11 @@ async def test_drain_waits_until_the_transport_takes_more() -> None:
         assert isinstance(error, ConnectionLost)
     with pytest.raises(ConnectionLost):
         await amp.drain()
+
+
+async def test_several_may_wait_until_it_is_closed() -> None:
+    async with connected() as (_, client):
+        waiting = [asyncio.ensure_future(client.wait_closed()) for _ in range(2)]
+        await asyncio.sleep(0)
+        client.abort()
+        await asyncio.gather(*waiting)

@@ -23,6 +23,7 @@ from amp_asyncio import (
     ConnectionLost,
     Integer,
     InvalidSignature,
+    Limits,
     OnlyOneTLS,
     PeerVerifyError,
     PrivateCertificate,
@@ -649,7 +650,8 @@ async def test_a_responder_whose_answers_are_not_read_when_tls_starts() -> None:
         made.append(Secure())
         return made[-1]
 
-    async with serve(factory, "127.0.0.1", 0) as server, raw_client(server) as (reader, writer):
+    serving = serve(factory, "127.0.0.1", 0, limits=Limits(max_backlog=2**26))
+    async with serving as server, raw_client(server) as (reader, writer):
         data = b"x" * 60000
         answers = b""
         for number in range(300):
@@ -668,6 +670,54 @@ async def test_a_responder_whose_answers_are_not_read_when_tls_starts() -> None:
             with suppress(ssl.SSLWantReadError):
                 tls.do_handshake()
                 break
+
+
+async def test_a_transport_that_is_closing_already() -> None:
+    amp, transport = on_transport(AMP)
+    secured = amp.callRemote(StartTLS)
+    transport.done.append("close")
+    amp.data_received(AmpBox(_answer=b"1").serialize())
+    with pytest.raises(ConnectionLost, match="closed before"):
+        await secured
+
+
+@pytest.mark.parametrize("swallowed", ["question", "hello"])
+async def test_closing_when_the_peer_never_goes_on(swallowed: str) -> None:
+    """An attacker on the path, or a peer that hangs, keeps the answer or the handshake from us."""
+    talks = []
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        talks.append(asyncio.current_task())
+        await reader.read(1000)
+        if swallowed == "hello":
+            writer.write(AmpBox(_answer=b"1").serialize())
+        with suppress(ConnectionError):
+            await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(talk, "127.0.0.1", 0) as server:
+        client = await connect(*server.sockets[0].getsockname())
+        secured = client.callRemote(StartTLS)
+        if swallowed == "question":
+            await asyncio.sleep(0)
+            secured.cancel()
+        else:
+            while client._changing_task is None:
+                await asyncio.sleep(0)
+        await client.close(timeout=0.01)
+        if swallowed == "hello":
+            with pytest.raises(ConnectionLost):
+                await secured
+        await asyncio.wait(talks)
+
+
+async def test_closing_waits_for_the_handshake() -> None:
+    async with connected(Secure, Math) as (server, client):
+        secured = client.callRemote(StartTLS)
+        while client._changing_task is None:
+            await asyncio.sleep(0)
+        await asyncio.gather(client.close(), server.close())
+        await secured
 
 
 # --- and then a switch ---

@@ -1,0 +1,276 @@
+"""Answering: commands in, answers out.
+
+For each command there is a responder to find, to run, at once or in a task of its own, and an answer
+or an error to send. Not everything begins at once: there is a limit to the responders that run at the
+same time and to the answers that the peer has not taken yet. Later commands wait, in order; and when
+too many wait, reading pauses until there are fewer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from collections import deque
+from collections.abc import Awaitable
+from typing import Any
+
+from .asking import Asking
+from .boxes import (
+    ANSWER,
+    ASK,
+    COMMAND,
+    ERROR,
+    ERROR_CODE,
+    ERROR_DESCRIPTION,
+    MAX_VALUE_LENGTH,
+    UNHANDLED_ERROR_CODE,
+    UNKNOWN_ERROR_CODE,
+    AmpBox,
+    QuitBox,
+)
+from .errors import (
+    BadArguments,
+    BadLocalReturn,
+    ConnectionLost,
+    ProtocolSwitched,
+    RemoteAmpError,
+    UnknownRemoteError,
+    shortened,
+)
+from .limits import PAIR_OVERHEAD
+from .locators import Responder, ResponderLocator
+
+__all__ = ["Answering"]
+
+logger = logging.getLogger("amp_asyncio")
+
+# From Python 3.12 on, a responder that does not wait is done at once, without a trip through the loop.
+_EAGERLY: dict[str, Any] = {"eager_start": True} if sys.version_info >= (3, 12) else {}
+
+
+class Answering(Asking):
+    """The half of a dispatcher that answers; it shares the connection with the half that asks."""
+
+    #: Whether the connection closes behind an error that the command does not declare, as AMP has it.
+    closeOnUnknownError = True
+
+    # The command that is being answered and may change the connection.
+    _changing: AmpBox | None = None
+    # How many bytes the commands in `_backlog` have, and whether reading pauses because of them.
+    _backlog_size = 0
+    _overfull = False
+    # Commands begun and finished so far, and the timer that looks whether they grow in number.
+    _progress = 0
+    _stall_timer: asyncio.TimerHandle | None = None
+    # Set when commands that waited may have begun; made when somebody waits for that.
+    _unblocked: asyncio.Event | None = None
+
+    def __init__(self, locator: ResponderLocator) -> None:
+        super().__init__()
+        self.locator = locator
+        self._responders: set[asyncio.Task[None]] = set()
+        self._backlog: deque[tuple[AmpBox, Responder]] = deque()
+
+    def _command_received(self, box: AmpBox) -> None:
+        """Answer a command, or let it wait for its turn."""
+        try:
+            responder = self._responder(box[COMMAND])
+        except Exception as error:
+            self._refuse(box, error)
+            return
+        if getattr(responder, "changes_connection", False):
+            # What follows may not be AMP: that is known when the command is answered.
+            self._sender().pause_receiving(before_change=True)
+            self._changing = box
+        if self._backlog or not self._may_begin():
+            self._backlog.append((box, responder))
+            self._backlog_size += _size(box)
+            if self._backlog_size > self.limits.max_backlog and not self._overfull:
+                self._pause_for_backlog()
+        else:
+            self._begin(box, responder)
+
+    def _responder(self, command: bytes) -> Responder:
+        responder = self.locator.locateResponder(command)
+        if responder is None:
+            raise RemoteAmpError(UNHANDLED_ERROR_CODE, f"Unhandled Command: {shortened(command)}")
+        return responder
+
+    def _begin(self, box: AmpBox, responder: Responder) -> None:
+        """Run a responder, at once or in a task of its own."""
+        self._progress += 1
+        try:
+            answer = responder(box)
+            if isinstance(answer, AmpBox):
+                self._reply(box, answer)
+            elif isinstance(answer, Awaitable):
+                self._answer_later(box, answer)
+            else:
+                raise _no_box(responder, answer)
+        except Exception as error:
+            self._refuse(box, error)
+
+    def _answer_later(self, box: AmpBox, answer: Awaitable[AmpBox]) -> None:
+        """Give a responder that has to wait a task of its own."""
+        task = asyncio.Task(self._answer(box, answer), loop=asyncio.get_running_loop(), **_EAGERLY)
+        if not task.done():  # pragma: no branch: before 3.12 it never is
+            self._responders.add(task)
+            task.add_done_callback(self._responder_done)
+
+    async def _answer(self, box: AmpBox, answer: Awaitable[AmpBox]) -> None:
+        try:
+            reply = await answer
+            if not isinstance(reply, AmpBox):
+                raise _no_box(answer, reply)
+            self._reply(box, reply)
+        except Exception as error:
+            self._refuse(box, error)
+        except asyncio.CancelledError as error:
+            # Whoever cancelled it, the peer must not wait for ever.
+            self._refuse(box, error)
+            raise
+
+    def _responder_done(self, task: asyncio.Task[None]) -> None:
+        self._responders.discard(task)
+        self._progress += 1
+        if self._backlog:
+            self._begin_waiting()
+
+    # --- waiting for a turn ---
+
+    def _may_begin(self) -> bool:
+        limits = self.limits
+        return len(self._responders) < limits.max_concurrent_responders and not (
+            self._held and self._sender().unsent() >= limits.max_backlog
+        )
+
+    def _begin_waiting(self) -> None:
+        """Begin the commands that waited, in order, as far as they may."""
+        while self._backlog and self._may_begin():
+            box, responder = self._backlog.popleft()
+            self._backlog_size -= _size(box)
+            self._begin(box, responder)
+        if self._overfull and self._backlog_size <= self.limits.max_backlog // 2:
+            self._resume_after_backlog()
+        if self._unblocked is not None:
+            self._unblocked.set()
+
+    def _pause_for_backlog(self) -> None:
+        self._overfull = True
+        self._sender().pause_receiving()
+        self._watch_for_stall(self._progress)
+
+    def _watch_for_stall(self, progress: int) -> None:
+        """Look, in a while, whether anything has begun or finished since."""
+        loop = asyncio.get_running_loop()
+        self._stall_timer = loop.call_later(self.limits.stall_timeout, self._abort_if_stalled, progress)
+
+    def _abort_if_stalled(self, progress: int) -> None:
+        if self._progress != progress:
+            self._watch_for_stall(self._progress)
+        else:
+            self._sender().give_up(
+                ConnectionLost(
+                    f"{len(self._backlog)} commands of {self._backlog_size} bytes wait, reading was "
+                    f"paused, and nothing has moved for {self.limits.stall_timeout} seconds: the peer "
+                    "does not read its answers, or the responders do not finish"
+                )
+            )
+
+    def _resume_after_backlog(self) -> None:
+        self._overfull = False
+        self._stop_watching()
+        self._sender().resume_receiving()
+
+    def _stop_watching(self) -> None:
+        if self._stall_timer is not None:
+            self._stall_timer.cancel()
+            self._stall_timer = None
+
+    def _drop_backlog(self) -> None:
+        """Forget the commands that have not begun: there is nobody left to answer."""
+        self._backlog.clear()
+        self._backlog_size = 0
+        self._stop_watching()
+        if self._unblocked is not None:
+            self._unblocked.set()
+
+    async def _finish_responders(self) -> None:
+        """Wait until every command is done, but for the one, if any, that waits here itself."""
+        while True:
+            others = self._responders - {asyncio.current_task()}
+            if others:
+                await asyncio.wait(others)
+            elif self._backlog:
+                self._unblocked = self._unblocked or asyncio.Event()
+                self._unblocked.clear()
+                await self._unblocked.wait()
+            else:
+                return
+
+    # --- sending what comes of it ---
+
+    def _reply(self, box: AmpBox, reply: AmpBox) -> None:
+        """Send the answer to the command in `box`, if it asked for one."""
+        tag = box.get(ASK)
+        if tag is not None:
+            reply[ANSWER] = tag
+            self._emit(reply)
+        self._answered_or_refused(box)
+
+    def _refuse(self, box: AmpBox, error: BaseException) -> None:
+        """Say that the command in `box` failed: to the peer, and to the log where it is our fault."""
+        command = shortened(box[COMMAND])
+        tag = box.get(ASK)
+        if isinstance(error, RemoteAmpError) and not isinstance(error, UnknownRemoteError):
+            code, description, fatal = error.errorCode, error.description, error.fatal
+            if tag is None:
+                logger.warning("%r: %s failed, and asked for no answer: %s", self, command, error)
+        else:
+            if isinstance(error, BadArguments):
+                logger.warning("%r: %s", self, error)
+            else:
+                logger.error("%r: the responder of %s failed", self, command, exc_info=error)
+            code, description, fatal = UNKNOWN_ERROR_CODE, "Unknown Error", self.closeOnUnknownError
+        if tag is not None:
+            reply = QuitBox() if fatal else AmpBox()
+            reply[ERROR], reply[ERROR_CODE] = tag, code
+            reply[ERROR_DESCRIPTION] = _as_value(description)
+            self._emit(reply)
+        elif fatal:
+            self._sender().finish_writing()
+        self._answered_or_refused(box)
+
+    def _answered_or_refused(self, box: AmpBox) -> None:
+        """Go on with what came behind a command that might have changed the connection."""
+        if box is self._changing:
+            self._changing = None
+            self._sender().resume_receiving()
+
+    def _emit(self, box: AmpBox) -> None:
+        """Send an answer, unless there is nobody left to send it to."""
+        try:
+            box._sendTo(self._sender())
+        except (ConnectionLost, ProtocolSwitched) as error:
+            logger.debug("%r: an answer went nowhere: %s", self, error)
+
+
+def _size(box: AmpBox) -> int:
+    """Return how much a command that waits counts."""
+    return sum(map(len, box.values())) + PAIR_OVERHEAD * len(box)
+
+
+def _no_box(responder: object, answer: object) -> BadLocalReturn:
+    return BadLocalReturn(
+        f"{responder!r} returned {shortened(answer)}", TypeError("a responder returns an AmpBox")
+    )
+
+
+def _as_value(description: str | bytes) -> bytes:
+    """Return as much of an error's text as a value holds."""
+    if isinstance(description, str):
+        description = description.encode("utf-8", "replace")
+    if len(description) <= MAX_VALUE_LENGTH:
+        return description
+    return description[:MAX_VALUE_LENGTH].decode("utf-8", "ignore").encode("utf-8")

@@ -1,0 +1,207 @@
+"""Asking: questions out, answers in.
+
+Each question gets a number, and a future that is resolved when the answer comes, in whatever order
+they come. A question that is cancelled stays on the books until then: that is how a late answer is
+told from one that answers nothing. So cancelling costs nothing, and neither does not cancelling.
+
+There are three reasons for a question to wait before it is sent: too much is unanswered already, the
+transport takes no more, or the connection is about to change. One queue serves all three.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import Any, TypeAlias
+
+from .boxes import ANSWER, ASK, COMMAND, ERROR, ERROR_CODE, ERROR_DESCRIPTION, AmpBox, BoxSender
+from .commands import Command, Question
+from .errors import ConnectionLost, MalformedAmpBox, ProtocolSwitched, RemoteAmpError, shortened
+from .limits import Limits
+
+__all__ = ["Asking"]
+
+_AnyFuture: TypeAlias = asyncio.Future[Any]
+
+
+class Asking:
+    """The half of a dispatcher that asks."""
+
+    #: How much may be under way; see `Limits`.
+    limits = Limits()
+
+    boxSender: BoxSender | None = None
+
+    # The number of the last command; the tag of a question is its hexadecimal form.
+    _counter = 0
+    # Why no question can be answered any more, once that is so.
+    _over: ConnectionLost | ProtocolSwitched | None = None
+    # Whether the connection would rather have no questions.
+    _held = False
+    # How many bytes the questions in `_open` have.
+    _unanswered = 0
+
+    def __init__(self) -> None:
+        self._open: dict[bytes, tuple[Question, _AnyFuture, int]] = {}
+        # Those that wait: the question, or None for a command that wants no answer.
+        self._waiting: deque[tuple[Question | None, AmpBox, _AnyFuture]] = deque()
+
+    def callRemote(self, commandType: type[Command], *a: Any, **kw: Any) -> _AnyFuture:
+        """Ask the peer to do a command, and return the future of its answer, a dictionary.
+
+        The question is on its way when this returns, unless the peer does not keep up; questions
+        leave in the order in which they were asked. The future may be awaited at any time, or never.
+        For a command whose `requiresAnswer` is false it gives None once the command was sent.
+
+        Cancelling the future makes nobody wait for the answer any more: it is dropped when it comes.
+        The peer does the command all the same, unless the question was still waiting to be sent.
+
+        Raises, and then nothing was sent: `InvalidSignature` for missing or unknown arguments,
+        `TooLong` for one that no box can hold, the error of an argument that does not encode, or
+        `RuntimeError` before the connection is made.
+
+        The future raises: one of the command's `errors`; `UnhandledCommand` where the peer has no
+        responder; `UnknownRemoteError` where that failed otherwise; `MalformedAmpBox` where the
+        answer does not parse; `ConnectionLost` and `ProtocolSwitched` where there can be none.
+        """
+        return commandType(*a, **kw)._doCommand(self)
+
+    def callRemoteString(
+        self, command: bytes | str, requiresAnswer: bool = True, **kw: bytes
+    ) -> _AnyFuture:
+        """Ask for a command by its name, with bytes for arguments, and without any schema.
+
+        The future gives the answer's `AmpBox`, or raises `RemoteAmpError` with the code and the text
+        of the error that came. All else is as with `callRemote`.
+        """
+        name = command.encode("ascii") if isinstance(command, str) else command
+        return self._sendBoxCommand(name, AmpBox(kw), requiresAnswer)
+
+    def _sendBoxCommand(
+        self,
+        command: bytes,
+        box: AmpBox,
+        requiresAnswer: bool = True,
+        question: Question | None = None,
+    ) -> _AnyFuture:
+        """Ask with `box`; `question` is what the answer is given to when it comes."""
+        future: _AnyFuture = asyncio.get_running_loop().create_future()
+        asked = (question or Question()) if requiresAnswer else None
+        box[COMMAND] = command
+        if self._over is not None:
+            _give_up(asked, future, self._over)
+            return future
+        size = _size(box)
+        if self._waiting or not self._may_send(size):
+            box.serialize()  # Only to raise what is wrong with it here, to whom it concerns.
+            self._waiting.append((asked, box, future))
+        else:
+            self._ask(asked, box, size, future)
+        return future
+
+    def _may_send(self, size: int) -> bool:
+        if self._held:
+            return False
+        return not self._unanswered or self._unanswered + size <= self.limits.window
+
+    def _ask(self, asked: Question | None, box: AmpBox, size: int, future: _AnyFuture) -> None:
+        """Send a question, and put it on the books."""
+        number = self._counter + 1
+        tag = b"%x" % number
+        if asked is not None:
+            box[ASK] = tag
+        box._sendTo(self._sender())
+        self._counter = number
+        if asked is None:
+            future.set_result(None)
+        else:
+            self._open[tag] = (asked, future, size)
+            self._unanswered += size
+
+    def _sender(self) -> BoxSender:
+        if self.boxSender is None:
+            raise RuntimeError("there is no connection yet; ask when connection_made was called")
+        return self.boxSender
+
+    def _send_waiting(self) -> None:
+        """Send the questions that waited, in order, as far as there is room for them."""
+        while self._waiting:
+            asked, box, future = self._waiting[0]
+            if not future.done():
+                size = _size(box)
+                if not self._may_send(size):
+                    return
+                self._waiting.popleft()
+                self._ask(asked, box, size, future)
+            else:
+                self._waiting.popleft()
+
+    def _answer_received(self, box: AmpBox) -> None:
+        question, future = self._asked(box[ANSWER])
+        question._answered(box, self, future)
+        if self._waiting:
+            self._send_waiting()
+
+    def _error_received(self, box: AmpBox) -> None:
+        if ERROR_CODE not in box:
+            raise MalformedAmpBox(f"an error without its code: {shortened(dict(box))}")
+        question, future = self._asked(box[ERROR])
+        description = box.get(ERROR_DESCRIPTION, b"").decode("utf-8", "replace")
+        question._failed(RemoteAmpError(box[ERROR_CODE], description), self, future)
+        if self._waiting:
+            self._send_waiting()
+
+    def _asked(self, tag: bytes) -> tuple[Question, _AnyFuture]:
+        """Take a question off the books; `MalformedAmpBox` where it is not there."""
+        try:
+            question, future, size = self._open.pop(tag)
+        except KeyError:
+            raise MalformedAmpBox(f"an answer to {shortened(tag)}, which is no open question") from None
+        self._unanswered -= size
+        return question, future
+
+    def _give_up_questions(self, reason: ConnectionLost | ProtocolSwitched) -> None:
+        """Fail every question that has no answer yet, and every later one."""
+        self._over = reason
+        unanswered = [
+            *((asked, future) for asked, future, _ in self._open.values()),
+            *((asked, future) for asked, _, future in self._waiting),
+        ]
+        self._open.clear()
+        self._waiting.clear()
+        self._unanswered = 0
+        for asked, future in unanswered:
+            _give_up(asked, future, reason)
+
+    async def _finish_questions(self, reason: ConnectionLost) -> None:
+        """Fail later questions with `reason`, and wait until those that were asked are answered."""
+        if self._over is None:
+            self._over = reason
+        futures = [entry[1] for entry in self._open.values()] + [entry[2] for entry in self._waiting]
+        unanswered = [future for future in futures if not future.done()]
+        if unanswered:
+            await asyncio.wait(unanswered)
+
+
+def _size(box: AmpBox) -> int:
+    """Return about how many bytes the box has on the wire, its tag aside."""
+    return sum(map(len, box)) + sum(map(len, box.values())) + 4 * len(box) + 2
+
+
+def _give_up(
+    asked: Question | None, future: _AnyFuture, reason: ConnectionLost | ProtocolSwitched
+) -> None:
+    """Resolve the future of a question that will have no answer.
+
+    A command that wants no answer is not told that the connection was lost; that it was switched, and
+    the command was never sent, is an error for it too. Each future gets an exception of its own, since
+    each is raised, with a traceback, in another place.
+    """
+    if future.done():
+        return
+    if asked is None and isinstance(reason, ConnectionLost):
+        future.set_result(None)
+        return
+    error = type(reason)(*reason.args)
+    error.__cause__ = reason.__cause__
+    future.set_exception(error)
