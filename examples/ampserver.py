@@ -1,0 +1,52 @@
+"""A server that adds and divides, to be asked by `ampclient.py`.
+
+Its commands, their names, arguments and errors, and its port are those of the `ampserver.py` in
+Twisted's documentation: the client of either answers to the server of the other.
+
+Run it: python examples/ampserver.py [PORT]        (Ctrl-C ends it)
+"""
+
+import asyncio
+import sys
+from contextlib import suppress
+
+from amp_asyncio import AMP, Command, Float, Integer, serve
+
+HOST = "127.0.0.1"
+PORT = 1234
+
+
+class Sum(Command):
+    arguments = [(b"a", Integer()), (b"b", Integer())]
+    response = [(b"total", Integer())]
+
+
+class Divide(Command):
+    arguments = [(b"numerator", Integer()), (b"denominator", Integer())]
+    response = [(b"result", Float())]
+    errors = {ZeroDivisionError: b"ZERO_DIVISION"}
+
+
+class Math(AMP):
+    @Sum.responder
+    async def sum(self, a: int, b: int) -> dict[str, int]:
+        total = a + b
+        print(f"{a} + {b} = {total}")
+        return {"total": total}
+
+    @Divide.responder
+    async def divide(self, numerator: int, denominator: int) -> dict[str, float]:
+        print(f"{numerator} / {denominator} is asked for")
+        return {"result": numerator / denominator}
+
+
+async def main(port: int = PORT) -> None:
+    async with serve(Math, HOST, port) as server:
+        host, port = server.sockets[0].getsockname()
+        print(f"listening on {host}, port {port}")
+        await server.serve_forever()
+
+
+if __name__ == "__main__":
+    with suppress(KeyboardInterrupt):
+        asyncio.run(main(*map(int, sys.argv[1:])))

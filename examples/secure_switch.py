@@ -1,0 +1,159 @@
+"""Secured, then switched: AMP agrees on TLS, and then, over TLS, on another protocol.
+
+Each side has a certificate and was given that of the other, so that each verifies whom it talks to.
+What is said before TLS, anybody on the path can read and change: the server tells and does nothing of
+value until it knows who asks, and the client asks again what it had asked in the clear.
+
+Run it: python examples/secure_switch.py
+"""
+
+import asyncio
+from typing import cast
+
+from amp_asyncio import (
+    AMP,
+    Certificate,
+    Command,
+    PrivateCertificate,
+    ProtocolSwitchCommand,
+    StartTLS,
+    Unicode,
+    connect,
+    serve,
+)
+
+# In earnest each side keeps its own, and has only the `.certificate` of the other.
+SERVER = PrivateCertificate.self_signed("server.example")
+CLIENT = PrivateCertificate.self_signed("client.example")
+
+
+class NotSecured(Exception):
+    pass
+
+
+class Greet(Command):
+    response = [(b"greeting", Unicode())]
+
+
+class SwitchToLines(ProtocolSwitchCommand):
+    """Behind the answer, each side sends lines of text."""
+
+    errors = {NotSecured: b"NOT_SECURED"}
+
+
+# --- the line protocol, which knows nothing of AMP ---
+
+
+class LineProtocol(asyncio.Protocol):
+    """Lines of text; a subclass says what becomes of those that come."""
+
+    unfinished = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        *lines, self.unfinished = (self.unfinished + data).split(b"\n")
+        for line in lines:
+            self.line_received(line.decode())
+
+    def line_received(self, line: str) -> None:
+        raise NotImplementedError
+
+    def send_line(self, line: str) -> None:
+        self.transport.write(line.encode() + b"\n")
+
+
+class Shouter(LineProtocol):
+    """The server's side: it says each line again, louder."""
+
+    def line_received(self, line: str) -> None:
+        self.send_line(line.upper())
+
+
+class Speaker(LineProtocol):
+    """The client's side: it says a line, waits for the answer, and closes behind the last one."""
+
+    def __init__(self, *lines: str) -> None:
+        self.lines = iter(lines)
+        self.closed = asyncio.Event()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self.speak()
+
+    def speak(self) -> None:
+        line = next(self.lines, None)
+        if line is None:
+            self.transport.close()
+        else:
+            print("switched     | client:", line)
+            self.send_line(line)
+
+    def line_received(self, line: str) -> None:
+        print("switched     | server:", line)
+        self.speak()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.closed.set()
+
+
+# --- the two sides, while they speak AMP ---
+
+
+class Server(AMP):
+    @Greet.responder
+    def greet(self) -> dict[str, str]:
+        peer = self.peerCertificate
+        return {"greeting": f"Hello, {peer.common_name if peer else 'whoever you are'}."}
+
+    @StartTLS.responder
+    def secure(self) -> dict[str, object]:
+        return {"tls_localCertificate": SERVER, "tls_verifyAuthorities": [CLIENT.certificate]}
+
+    @SwitchToLines.responder
+    def switch(self) -> asyncio.Protocol:
+        # With `tls_verifyAuthorities`, as above, whoever has a certificate here was verified.
+        if self.peerCertificate is None:
+            raise NotSecured("start TLS first")
+        print("secured      | the server talks to", known_as(self.peerCertificate))
+        return Shouter()
+
+
+def known_as(certificate: Certificate | None) -> str:
+    assert certificate is not None
+    return f"{certificate.common_name}, sha256 {certificate.fingerprint[:16]}..."
+
+
+async def main() -> None:
+    print("certificates | server:", known_as(SERVER))
+    print("certificates | client:", known_as(CLIENT))
+    async with serve(Server, "127.0.0.1", 0) as server:
+        host, port = server.sockets[0].getsockname()
+        async with connect(host, port) as client:
+            answer = await client.callRemote(Greet)
+            print("in the clear | the server says:", answer["greeting"])
+            try:
+                await client.callRemote(SwitchToLines, Speaker)
+            except NotSecured as error:
+                print("in the clear | the server does not switch:", error)
+
+            await client.callRemote(
+                StartTLS,
+                tls_localCertificate=CLIENT,
+                tls_verifyAuthorities=[SERVER.certificate],
+                tls_serverHostname="server.example",
+            )
+            print("secured      | the client talks to", known_as(client.peerCertificate))
+            answer = await client.callRemote(Greet)
+            print("secured      | the server says:", answer["greeting"])
+
+            speaker = Speaker("good morning", "is anybody listening?")
+            await client.callRemote(SwitchToLines, lambda: speaker)
+            # From here on the connection is the speaker's, and the speaker's to close.
+            await speaker.closed.wait()
+            print("closed")
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -1,0 +1,347 @@
+"""The examples run as they stand, and the README says what is so."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+EXAMPLES = ROOT / "examples"
+README = (ROOT / "README.md").read_text()
+
+# Much longer than anything here takes.
+PATIENCE = 60
+
+# Warnings are shown, so that an example which leaves something open has something in its stderr.
+PYTHON = (sys.executable, "-u", "-W", "default")
+
+TWISTED_COMMANDS = """
+import sys
+from twisted.internet import endpoints, protocol, reactor, task
+from twisted.protocols import amp
+
+class Sum(amp.Command):
+    arguments = [(b"a", amp.Integer()), (b"b", amp.Integer())]
+    response = [(b"total", amp.Integer())]
+
+class Divide(amp.Command):
+    arguments = [(b"numerator", amp.Integer()), (b"denominator", amp.Integer())]
+    response = [(b"result", amp.Float())]
+    errors = {ZeroDivisionError: b"ZERO_DIVISION"}
+"""
+
+TWISTED_CLIENT = f"""{TWISTED_COMMANDS}
+async def ask(reactor, port):
+    endpoint = endpoints.TCP4ClientEndpoint(reactor, "127.0.0.1", int(port))
+    peer = await endpoints.connectProtocol(endpoint, amp.AMP())
+    print(await peer.callRemote(Sum, a=13, b=81))
+    print(await peer.callRemote(Divide, numerator=1, denominator=8))
+    try:
+        await peer.callRemote(Divide, numerator=1234, denominator=0)
+    except ZeroDivisionError as error:
+        print("ZeroDivisionError:", error)
+    print(await peer.callRemote(Sum, a=1, b=2))
+
+task.react(ask, sys.argv[1:])
+"""
+
+TWISTED_SERVER = f"""{TWISTED_COMMANDS}
+class Math(amp.AMP):
+    @Sum.responder
+    def sum(self, a, b):
+        return {{"total": a + b}}
+
+    @Divide.responder
+    def divide(self, numerator, denominator):
+        return {{"result": numerator / denominator}}
+
+listening = reactor.listenTCP(0, protocol.Factory.forProtocol(Math), interface="127.0.0.1")
+print("listening on port", listening.getHost().port)
+reactor.run()
+"""
+
+
+@pytest.fixture(autouse=True)
+def interruptible() -> Iterator[None]:
+    """Let children take SIGINT: a shell starts what stands before an `&`, and so them, without."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def output_of(*command: str | Path) -> list[str]:
+    """Run Python on `command`, see that nothing goes wrong, and return the lines that it prints."""
+    done = subprocess.run([*PYTHON, *command], capture_output=True, text=True, timeout=PATIENCE)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout.splitlines()
+
+
+class Running:
+    """Python at work on something that is talked to while it runs."""
+
+    def __init__(self, *command: str | Path) -> None:
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(
+            [*PYTHON, *command], stdin=pipe, stdout=pipe, stderr=pipe, text=True, bufsize=1
+        )
+
+    def line(self) -> str:
+        """Wait for the next line that it prints."""
+        assert self.process.stdout is not None
+        # What hangs is killed, and then there is no line.
+        timer = threading.Timer(PATIENCE, self.process.kill)
+        timer.start()
+        try:
+            return self.process.stdout.readline().rstrip("\n")
+        finally:
+            timer.cancel()
+
+    def port(self) -> str:
+        """Wait for the line that says where it listens, and return the port that this ends with."""
+        return self.line().rpartition(" ")[2]
+
+    def type(self, line: str) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(line)
+
+    def interrupt(self) -> None:
+        self.process.send_signal(signal.SIGINT)
+
+    def rest(self) -> list[str]:
+        """End its input, see that it ends and that nothing went wrong, and return its last lines."""
+        output, errors = self.process.communicate(timeout=PATIENCE)
+        assert (self.process.returncode, errors) == (0, "")
+        return output.splitlines()
+
+
+@contextmanager
+def running(*command: str | Path) -> Iterator[Running]:
+    program = Running(*command)
+    with program.process:
+        try:
+            yield program
+        finally:
+            program.process.kill()
+
+
+def code_blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+
+
+# --- quickstart.py ---
+
+
+def test_quickstart() -> None:
+    assert output_of(EXAMPLES / "quickstart.py") == [
+        "13 + 81 = 94",
+        "1 / 0 failed: division by zero",
+        "The server says: Hello, Ada!",
+    ]
+
+
+# --- ampserver.py and ampclient.py ---
+
+
+def test_ampclient_asks_ampserver() -> None:
+    with running(EXAMPLES / "ampserver.py", "0") as server:
+        assert output_of(EXAMPLES / "ampclient.py", server.port()) == [
+            "13 + 81 = 94",
+            "The server could not divide: division by zero",
+            "1234 / 0 = inf",
+        ]
+        server.interrupt()
+        assert server.rest() == ["13 + 81 = 94", "1234 / 0 is asked for"]
+
+
+def test_a_twisted_client_asks_ampserver() -> None:
+    with running(EXAMPLES / "ampserver.py", "0") as server:
+        # (What Twisted has to say about itself in stderr is not for us to judge.)
+        client = [sys.executable, "-c", TWISTED_CLIENT, server.port()]
+        done = subprocess.run(client, capture_output=True, text=True, timeout=PATIENCE, check=True)
+        assert done.stdout.splitlines() == [
+            "{'total': 94}",
+            "{'result': 0.125}",
+            "ZeroDivisionError: division by zero",
+            "{'total': 3}",
+        ]
+        server.interrupt()
+        assert server.rest() == [
+            "13 + 81 = 94",
+            "1 / 8 is asked for",
+            "1234 / 0 is asked for",
+            "1 + 2 = 3",
+        ]
+
+
+def test_ampclient_asks_a_twisted_server() -> None:
+    with running("-c", TWISTED_SERVER) as server:
+        assert output_of(EXAMPLES / "ampclient.py", server.port()) == [
+            "13 + 81 = 94",
+            "The server could not divide: division by zero",
+            "1234 / 0 = inf",
+        ]
+
+
+def test_the_port_is_that_of_twisteds_examples() -> None:
+    program = f"import sys; sys.path.insert(0, {str(EXAMPLES)!r}); import ampserver, ampclient\n"
+    program += "print(ampserver.HOST, ampserver.PORT, ampclient.PORT)"
+    assert output_of("-c", program) == ["127.0.0.1 1234 1234"]
+
+
+# --- chat.py ---
+
+
+def test_chat_demonstration() -> None:
+    transcript = output_of(EXAMPLES / "chat.py")
+    # What several guests see, they see in no particular order.
+    assert [line for line in transcript if line.startswith("Ada sees")] == [
+        "Ada sees    | * Grace came in",
+        "Ada sees    | Grace: Good morning!",
+        "Ada sees    | * Edsger came in",
+        "Ada sees    | Edsger: Hello, both.",
+    ]
+    assert [line for line in transcript if line.startswith("Grace sees")] == [
+        "Grace sees  | * Edsger came in",
+        "Grace sees  | Edsger: Hello, both.",
+        "Grace sees  | Ada: Is he gone?",
+    ]
+    assert [line for line in transcript if " sees " not in line] == [
+        "Edsger cannot be Ada: Ada is here already",
+        "Edsger finds Ada and Grace",
+        "Edsger was heard by 2",
+        "Ada was heard by 1",
+    ]
+
+
+def test_chat_at_the_terminal() -> None:
+    chat = EXAMPLES / "chat.py"
+    with running(chat, "serve", "0") as room:
+        port = room.port()
+        with running(chat, "join", "Ada", port) as ada:
+            assert ada.line() == "* here: nobody else"
+            with running(chat, "join", "Ada", port) as other:
+                assert other.process.communicate(timeout=PATIENCE) == (
+                    "",
+                    "cannot join: Ada is here already\n",
+                )
+                assert other.process.returncode == 1
+            with running(chat, "join", "Grace", port) as grace:
+                assert grace.line() == "* here: Ada"
+                assert ada.line() == "* Grace came in"
+                ada.type("Hello?\n")
+                assert grace.line() == "Ada: Hello?"
+                grace.type("Hello!\n")
+                assert ada.line() == "Grace: Hello!"
+                # She leaves by ending her input.
+                assert grace.rest() == []
+            room.interrupt()
+            assert room.rest() == []
+            # Ada, who stayed, notices that the room is closed.
+            assert ada.process.wait(PATIENCE) == 0
+            assert ada.rest() == []
+
+
+def test_chat_says_how_it_is_run() -> None:
+    done = subprocess.run([*PYTHON, EXAMPLES / "chat.py", "leave"], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "chat.py join NAME" in done.stderr
+
+
+# --- secure_switch.py ---
+
+
+def test_secure_switch() -> None:
+    transcript = output_of(EXAMPLES / "secure_switch.py")
+    # Each run makes its own certificates, and what they are known by is in the first two lines.
+    known = [re.fullmatch(r"certificates \| \w+: (.*)", line) for line in transcript[:2]]
+    server, client = (found[1] for found in known if found is not None)
+    assert re.fullmatch(r"server\.example, sha256 [0-9a-f]{16}\.\.\.", server)
+    assert re.fullmatch(r"client\.example, sha256 [0-9a-f]{16}\.\.\.", client)
+    assert transcript[2:] == [
+        "in the clear | the server says: Hello, whoever you are.",
+        "in the clear | the server does not switch: start TLS first",
+        f"secured      | the client talks to {server}",
+        "secured      | the server says: Hello, client.example.",
+        f"secured      | the server talks to {client}",
+        "switched     | client: good morning",
+        "switched     | server: GOOD MORNING",
+        "switched     | client: is anybody listening?",
+        "switched     | server: IS ANYBODY LISTENING?",
+        "closed",
+    ]
+
+
+# --- switch_to_http.py ---
+
+
+def test_switch_to_http() -> None:
+    assert output_of(EXAMPLES / "switch_to_http.py") == [
+        "AMP:  no HTTP yet: log in first",
+        "AMP:  wrong password: this is not how Ada gets in",
+        "AMP:  logged in as Ada",
+        "HTTP: HTTP/1.1 200 OK",
+        "HTTP: Content-Type: text/plain; charset=utf-8",
+        "HTTP: Hello, Ada. You asked for /engine.",
+    ]
+
+
+# --- switch_to_streams.py ---
+
+
+def test_switch_to_streams() -> None:
+    assert output_of(EXAMPLES / "switch_to_streams.py") == [
+        "client: the library cannot be sent: library may have 2000000 bytes",
+        "server: novel may come, 1100000 bytes",
+        "server: novel is here, 1100000 bytes",
+        "client: the novel has arrived whole",
+    ]
+
+
+# --- test_service.py ---
+
+
+def test_service() -> None:
+    example = str(EXAMPLES / "test_service.py")
+    assert output_of("-m", "pytest", "-p", "no:cacheprovider", example)[-1].startswith("5 passed")
+
+
+# --- README.md ---
+
+
+def test_the_readmes_quickstart_is_the_example() -> None:
+    source = (EXAMPLES / "quickstart.py").read_text()
+    docstring = ast.parse(source).body[0]
+    code = "\n".join(source.splitlines()[docstring.end_lineno :]).strip()
+    assert code_blocks("python")[0].strip() == code
+
+
+def test_the_readme_shows_what_the_quickstart_prints() -> None:
+    assert output_of(EXAMPLES / "quickstart.py") == code_blocks("text")[0].splitlines()
+
+
+async def test_the_readmes_other_code_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    names: dict[str, Any] = {"__name__": "readme"}
+    for block in code_blocks("python")[1:]:
+        code = compile(block, "README.md", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+        outcome = eval(code, names)
+        if inspect.isawaitable(outcome):
+            await outcome
+    assert names["Json"]().toString({"a": 1}) == b'{"a": 1}'
+    assert capsys.readouterr().out == "not in the clear: Unhandled Command: b'Book'\n"
+
+
+def test_the_readmes_links_lead_somewhere() -> None:
+    links = re.findall(r"\]\(([^)]+)\)", README)
+    assert links
+    assert [link for link in links if not (ROOT / link).exists()] == []
