@@ -152,6 +152,10 @@ def asker(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
+def other(side: str) -> str:
+    return "twisted" if side == "ours" else "ours"
+
+
 on_unix_too = pytest.mark.parametrize(
     "conversation", ["tcp-ours", "tcp-twisted", "unix-ours", "unix-twisted"], indirect=True
 )

@@ -84,10 +84,12 @@ if TWISTED:
         Twisted takes all that it reads in one piece with an answer to `StartTLS` for AMP, also where
         it is the first of the TLS handshake already.
         """
-        peer.transport.bufferSize = 1
-        yield
-        if peer.transport is not None:
-            del peer.transport.bufferSize
+        transport = peer.transport
+        transport.bufferSize = 1
+        try:
+            yield
+        finally:
+            del transport.bufferSize
 
 else:
     from asyncio import ensure_future as start

@@ -125,9 +125,10 @@ else:
     class BufferedBytes(Bytes, asyncio.BufferedProtocol):
         def __init__(self) -> None:
             super().__init__()
-            self.buffer = bytearray(1000)
+            # Over TLS, asyncio loses data if this is a bytearray, whose slices are copies.
+            self.buffer = memoryview(bytearray(1000))
 
-        def get_buffer(self, sizehint: int) -> bytearray:
+        def get_buffer(self, sizehint: int) -> memoryview:
             return self.buffer
 
         def buffer_updated(self, nbytes: int) -> None:
@@ -154,6 +155,7 @@ else:
 
         async def until_lost(self) -> None:
             assert await self.reader.read() == b""
+            self.writer.close()
             await self.writer.wait_closed()
 
     KINDS = {"protocol": DataBytes, "buffered": BufferedBytes, "streams": StreamBytes}
