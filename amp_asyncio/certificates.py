@@ -16,12 +16,11 @@ import re
 import secrets
 import ssl
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
-from pathlib import Path
-from typing import IO, Any, Self
+from typing import IO, Self
 
 from attrs import Attribute, field, frozen
 from cryptography import x509
@@ -35,17 +34,13 @@ from cryptography.hazmat.primitives.serialization import (
     KeySerializationEncryption,
     NoEncryption,
     PrivateFormat,
-    load_der_private_key,
-    load_pem_private_key,
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from .errors import shortened
+from .pem import Source, as_bytes, der_certificate, der_key, pem_certificates, pem_key, read
 
 __all__ = ["Certificate", "PrivateCertificate", "make_ssl_context"]
-
-#: What a certificate or a key is read from: its bytes, or the path of a file that has them.
-Source = bytes | str | os.PathLike[str]
 
 
 @frozen(eq=False, repr=False)
@@ -70,7 +65,7 @@ class Certificate:
         Raises `ValueError` if there is no certificate or a malformed one, `OSError` if the file
         cannot be read.
         """
-        return cls(_pem_certificates(*_read(source))[0])
+        return cls(pem_certificates(*read(source))[0])
 
     @classmethod
     def from_der(cls, source: Source) -> Self:
@@ -78,7 +73,7 @@ class Certificate:
 
         Raises what `from_pem` does.
         """
-        return cls(_der_certificate(*_read(source)))
+        return cls(der_certificate(*read(source)))
 
     @staticmethod
     def list_from_pem(source: Source) -> list[Certificate]:
@@ -86,7 +81,7 @@ class Certificate:
 
         There is always one at least. Raises what `from_pem` does.
         """
-        return [Certificate(found) for found in _pem_certificates(*_read(source))]
+        return [Certificate(found) for found in pem_certificates(*read(source))]
 
     @property
     def subject(self) -> str:
@@ -202,11 +197,11 @@ class PrivateCertificate(Certificate):
         kind, if there are several keys, if the key is not the certificate's, and if the password is
         wrong, missing, or not needed; `OSError` if a file cannot be read.
         """
-        data, where = _read(source)
-        certificate, *chain = _pem_certificates(data, where)
+        data, where = read(source)
+        certificate, *chain = pem_certificates(data, where)
         if key is not None:
-            data, where = _read(key)
-        return cls(certificate, _pem_key(data, where, password), map(Certificate, chain))
+            data, where = read(key)
+        return cls(certificate, pem_key(data, where, password), map(Certificate, chain))
 
     @classmethod
     def from_der(
@@ -216,10 +211,10 @@ class PrivateCertificate(Certificate):
 
         Raises what `from_pem` does: `key` must be given, as DER has no room for it elsewhere.
         """
-        certificate = _der_certificate(*_read(source))
+        certificate = der_certificate(*read(source))
         if key is None:
             raise ValueError("a certificate in DER comes without its private key: give it as `key`")
-        return cls(certificate, _loaded_key(load_der_private_key, *_read(key), password))
+        return cls(certificate, der_key(*read(key), password))
 
     @classmethod
     def self_signed(
@@ -283,7 +278,7 @@ class PrivateCertificate(Certificate):
         """
         encryption: KeySerializationEncryption = NoEncryption()
         if password is not None:
-            encryption = BestAvailableEncryption(_as_bytes(password))
+            encryption = BestAvailableEncryption(as_bytes(password))
         key = self.private_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption)
         return key + b"".join(one.to_pem() for one in (self.certificate, *self.chain))
 
@@ -349,90 +344,7 @@ _DESCRIPTORS = "/proc/self/fd"
 _CLOCKS_DIFFER = timedelta(hours=1)
 _EITHER_SIDE = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH])
 
-# A block that is never ended, or ended otherwise, is one as well: `cryptography` says that it is bad.
-_PEM_BLOCK = re.compile(rb"-----BEGIN ([^\r\n-]+)-----(?:[^-]++|-(?!----))*+(?:-----END \1-----)?")
 _HOST_NAME = re.compile(r"(\*\.)?[\w-]+(\.[\w-]+)*", re.ASCII)
-
-
-def _read(source: Source) -> tuple[bytes, str]:
-    """Return what `source` holds, and how an error is to call it."""
-    if isinstance(source, bytes):
-        return source, "the bytes given"
-    path = os.fsdecode(source)
-    if "-----BEGIN " in path or "\n" in path:
-        # It may be a key, which must not get into the error about a file that is not there.
-        raise ValueError("a str is the path of a file; PEM itself is to be given as bytes")
-    return Path(path).read_bytes(), path
-
-
-def _pem_blocks(data: bytes, label: bytes) -> list[bytes]:
-    """Return the PEM blocks whose label ends with `label`, in order."""
-    return [found[0] for found in _PEM_BLOCK.finditer(data) if found[1].endswith(label)]
-
-
-def _pem_certificates(data: bytes, where: str) -> list[x509.Certificate]:
-    blocks = _pem_blocks(data, b"CERTIFICATE")
-    if not blocks:
-        raise ValueError(f"there is no PEM certificate in {where}{_resemblance(data)}")
-    return [
-        _loaded_certificate(x509.load_pem_x509_certificate, block, f"certificate {number} in {where}")
-        for number, block in enumerate(blocks, start=1)
-    ]
-
-
-def _der_certificate(data: bytes, where: str) -> x509.Certificate:
-    what = f"the DER certificate in {where}{_resemblance(data)}"
-    return _loaded_certificate(x509.load_der_x509_certificate, data, what)
-
-
-def _loaded_certificate(
-    load: Callable[[bytes], x509.Certificate], data: bytes, what: str
-) -> x509.Certificate:
-    try:
-        return load(data)
-    except (ValueError, x509.InvalidVersion) as error:
-        raise ValueError(f"{what} is malformed") from error
-
-
-def _pem_key(data: bytes, where: str, password: str | bytes | None) -> PrivateKeyTypes:
-    blocks = _pem_blocks(data, b"PRIVATE KEY")
-    if not blocks:
-        raise ValueError(f"there is no PEM private key in {where}{_resemblance(data)}")
-    if len(blocks) > 1:
-        raise ValueError(f"there are {len(blocks)} private keys in {where}, and there must be one")
-    return _loaded_key(load_pem_private_key, blocks[0], where, password)
-
-
-def _loaded_key(
-    load: Callable[[bytes, Any], PrivateKeyTypes],
-    data: bytes,
-    where: str,
-    password: str | bytes | None,
-) -> PrivateKeyTypes:
-    what = f"the private key in {where}"
-    try:
-        return load(data, _as_bytes(password) if password else None)
-    except TypeError as error:
-        # This is what `cryptography` raises for a password too few, or one too many.
-        if password:
-            raise ValueError(f"{what} is not encrypted, but a password was given") from error
-        raise ValueError(f"{what} is encrypted, and no password was given") from error
-    except (UnsupportedAlgorithm, ValueError) as error:
-        otherwise = "malformed, or of no supported kind"
-        if password:
-            raise ValueError(f"{what}: the password is wrong, or the key is {otherwise}") from error
-        raise ValueError(f"{what} is {otherwise}{_resemblance(data)}") from error
-
-
-def _as_bytes(password: str | bytes) -> bytes:
-    return password.encode() if isinstance(password, str) else password
-
-
-def _resemblance(data: bytes) -> str:
-    """Say which of the two formats `data` looks like, for an error about what is wrong with it."""
-    if b"-----BEGIN " in data:
-        return " (which has PEM in it)"
-    return " (which looks like DER)" if data[:1] == b"\x30" else ""
 
 
 def _alternative_names(common_name: str, names: Iterable[str]) -> list[x509.GeneralName]:

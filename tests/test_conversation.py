@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from support import Divide, Echo, Math, Sum, connected, raw_client
 
-import amp_asyncio.protocol
+import amp_asyncio.connection
 from amp_asyncio import (
     AMP,
     AmpBox,
@@ -606,7 +606,7 @@ async def test_close_gives_up_when_its_time_is_over(monkeypatch: pytest.MonkeyPa
     async with connected(Patient, Patient) as (server, client):
         asked = client.callRemote(Wait, name="asked")
         await server.started.get()
-        monkeypatch.setattr(amp_asyncio.protocol, "_LINGER", 0)
+        monkeypatch.setattr(amp_asyncio.connection, "_LINGER", 0)
         await client.close(timeout=0)
         with pytest.raises(ConnectionLost):
             await asked

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from support import Divide, Math, Sum, connected
 
-import amp_asyncio.protocol
+import amp_asyncio.connection
 from amp_asyncio import (
     AMP,
     AmpBox,
@@ -152,8 +152,8 @@ async def test_a_transport_without_half_closing_is_closed() -> None:
 
 @pytest.fixture
 def _no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(amp_asyncio.protocol, "_LINGER", 0)
-    monkeypatch.setattr(amp_asyncio.protocol, "_PATIENCE", 3)
+    monkeypatch.setattr(amp_asyncio.connection, "_LINGER", 0)
+    monkeypatch.setattr(amp_asyncio.connection, "_PATIENCE", 3)
 
 
 async def until(transport: Transport, what: str) -> None:

@@ -1,0 +1,117 @@
+"""PEM and DER: from files and bytes to certificates and keys.
+
+`cryptography` does the reading. What is added is the error: it names the file, says what is wrong with
+it and what it looks like instead, and never shows a byte of what may be a key. All of them are
+`ValueError`, and `OSError` for a file that cannot be read.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
+from cryptography.hazmat.primitives.serialization import load_der_private_key, load_pem_private_key
+
+__all__ = ["Source", "as_bytes", "der_certificate", "der_key", "pem_certificates", "pem_key", "read"]
+
+#: What a certificate or a key is read from: its bytes, or the path of a file that has them.
+Source = bytes | str | os.PathLike[str]
+
+# A block that is never ended, or ended otherwise, is one as well: `cryptography` says that it is bad.
+_PEM_BLOCK = re.compile(rb"-----BEGIN ([^\r\n-]+)-----(?:[^-]++|-(?!----))*+(?:-----END \1-----)?")
+
+
+def read(source: Source) -> tuple[bytes, str]:
+    """Return what `source` holds, and how an error is to call it."""
+    if isinstance(source, bytes):
+        return source, "the bytes given"
+    path = os.fsdecode(source)
+    if "-----BEGIN " in path or "\n" in path:
+        # It may be a key, which must not get into the error about a file that is not there.
+        raise ValueError("a str is the path of a file; PEM itself is to be given as bytes")
+    return Path(path).read_bytes(), path
+
+
+def _pem_blocks(data: bytes, label: bytes) -> list[bytes]:
+    """Return the PEM blocks whose label ends with `label`, in order."""
+    return [found[0] for found in _PEM_BLOCK.finditer(data) if found[1].endswith(label)]
+
+
+def pem_certificates(data: bytes, where: str) -> list[x509.Certificate]:
+    """Return the certificates in `data`, in order; there is at least one."""
+    blocks = _pem_blocks(data, b"CERTIFICATE")
+    if not blocks:
+        raise ValueError(f"there is no PEM certificate in {where}{_resemblance(data)}")
+    return [
+        _loaded_certificate(x509.load_pem_x509_certificate, block, f"certificate {number} in {where}")
+        for number, block in enumerate(blocks, start=1)
+    ]
+
+
+def der_certificate(data: bytes, where: str) -> x509.Certificate:
+    """Return the one certificate that `data` is."""
+    what = f"the DER certificate in {where}{_resemblance(data)}"
+    return _loaded_certificate(x509.load_der_x509_certificate, data, what)
+
+
+def _loaded_certificate(
+    load: Callable[[bytes], x509.Certificate], data: bytes, what: str
+) -> x509.Certificate:
+    try:
+        return load(data)
+    except (ValueError, x509.InvalidVersion) as error:
+        raise ValueError(f"{what} is malformed") from error
+
+
+def pem_key(data: bytes, where: str, password: str | bytes | None) -> PrivateKeyTypes:
+    """Return the one private key in `data`."""
+    blocks = _pem_blocks(data, b"PRIVATE KEY")
+    if not blocks:
+        raise ValueError(f"there is no PEM private key in {where}{_resemblance(data)}")
+    if len(blocks) > 1:
+        raise ValueError(f"there are {len(blocks)} private keys in {where}, and there must be one")
+    return _loaded_key(load_pem_private_key, blocks[0], where, password)
+
+
+def der_key(data: bytes, where: str, password: str | bytes | None) -> PrivateKeyTypes:
+    """Return the one private key that `data` is."""
+    return _loaded_key(load_der_private_key, data, where, password)
+
+
+def _loaded_key(
+    load: Callable[[bytes, Any], PrivateKeyTypes],
+    data: bytes,
+    where: str,
+    password: str | bytes | None,
+) -> PrivateKeyTypes:
+    what = f"the private key in {where}"
+    try:
+        return load(data, as_bytes(password) if password else None)
+    except TypeError as error:
+        # This is what `cryptography` raises for a password too few, or one too many.
+        if password:
+            raise ValueError(f"{what} is not encrypted, but a password was given") from error
+        raise ValueError(f"{what} is encrypted, and no password was given") from error
+    except (UnsupportedAlgorithm, ValueError) as error:
+        otherwise = "malformed, or of no supported kind"
+        if password:
+            raise ValueError(f"{what}: the password is wrong, or the key is {otherwise}") from error
+        raise ValueError(f"{what} is {otherwise}{_resemblance(data)}") from error
+
+
+def as_bytes(password: str | bytes) -> bytes:
+    """Return a password as `cryptography` wants it."""
+    return password.encode() if isinstance(password, str) else password
+
+
+def _resemblance(data: bytes) -> str:
+    """Say which of the two formats `data` looks like, for an error about what is wrong with it."""
+    if b"-----BEGIN " in data:
+        return " (which has PEM in it)"
+    return " (which looks like DER)" if data[:1] == b"\x30" else ""
