@@ -38,7 +38,7 @@ from .errors import (
     UnknownRemoteError,
     shortened,
 )
-from .limits import PAIR_OVERHEAD
+from .limits import box_cost
 from .locators import Responder, ResponderLocator
 
 __all__ = ["Answering"]
@@ -77,15 +77,14 @@ class Answering(Asking):
         try:
             responder = self._responder(box[COMMAND])
         except Exception as error:
-            self._refuse(box, error)
-            return
+            responder = _failing(error)  # A refusal waits for its turn, too: it takes memory as well.
         if getattr(responder, "changes_connection", False):
             # What follows may not be AMP: that is known when the command is answered.
             self._sender().pause_receiving(before_change=True)
             self._changing = box
         if self._backlog or not self._may_begin():
             self._backlog.append((box, responder))
-            self._backlog_size += _size(box)
+            self._backlog_size += box_cost(box)
             if self._backlog_size > self.limits.max_backlog and not self._overfull:
                 self._pause_for_backlog()
         else:
@@ -141,15 +140,16 @@ class Answering(Asking):
 
     def _may_begin(self) -> bool:
         limits = self.limits
-        return len(self._responders) < limits.max_concurrent_responders and not (
-            self._held and self._sender().unsent() >= limits.max_backlog
+        return (
+            len(self._responders) < limits.max_concurrent_responders
+            and self._sender().unsent() < limits.max_backlog
         )
 
     def _begin_waiting(self) -> None:
         """Begin the commands that waited, in order, as far as they may."""
         while self._backlog and self._may_begin():
             box, responder = self._backlog.popleft()
-            self._backlog_size -= _size(box)
+            self._backlog_size -= box_cost(box)
             self._begin(box, responder)
         if self._overfull and self._backlog_size <= self.limits.max_backlog // 2:
             self._resume_after_backlog()
@@ -235,7 +235,7 @@ class Answering(Asking):
             code, description, fatal = UNKNOWN_ERROR_CODE, "Unknown Error", self.closeOnUnknownError
         if tag is not None:
             reply = QuitBox() if fatal else AmpBox()
-            reply[ERROR], reply[ERROR_CODE] = tag, code
+            reply[ERROR], reply[ERROR_CODE] = tag, _as_value(code)
             reply[ERROR_DESCRIPTION] = _as_value(description)
             self._emit(reply)
         elif fatal:
@@ -256,9 +256,11 @@ class Answering(Asking):
             logger.debug("%r: an answer went nowhere: %s", self, error)
 
 
-def _size(box: AmpBox) -> int:
-    """Return how much a command that waits counts."""
-    return sum(map(len, box.values())) + PAIR_OVERHEAD * len(box)
+def _failing(error: Exception) -> Responder:
+    def fail(box: AmpBox) -> AmpBox:
+        raise error
+
+    return fail
 
 
 def _no_box(responder: object, answer: object) -> BadLocalReturn:

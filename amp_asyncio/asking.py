@@ -17,11 +17,14 @@ from typing import Any, TypeAlias
 from .boxes import ANSWER, ASK, COMMAND, ERROR, ERROR_CODE, ERROR_DESCRIPTION, AmpBox, BoxSender
 from .commands import Command, Question
 from .errors import ConnectionLost, MalformedAmpBox, ProtocolSwitched, RemoteAmpError, shortened
-from .limits import Limits
+from .limits import PAIR_OVERHEAD, Limits, box_cost
 
 __all__ = ["Asking"]
 
 _AnyFuture: TypeAlias = asyncio.Future[Any]
+
+# What the tag will add to a question that has none yet.
+_TAG_COST = PAIR_OVERHEAD + len(ASK) + 12
 
 
 class Asking:
@@ -91,12 +94,15 @@ class Asking:
         if self._over is not None:
             _give_up(asked, future, self._over)
             return future
-        size = _size(box)
+        size = box_cost(box) + _TAG_COST
         if self._waiting or not self._may_send(size):
             box.serialize()  # Only to raise what is wrong with it here, to whom it concerns.
             self._waiting.append((asked, box, future))
         else:
-            self._ask(asked, box, size, future)
+            try:
+                self._ask(asked, box, size, future)
+            except (ConnectionLost, ProtocolSwitched) as error:
+                _give_up(asked, future, error)
         return future
 
     def _may_send(self, size: int) -> bool:
@@ -127,14 +133,17 @@ class Asking:
         """Send the questions that waited, in order, as far as there is room for them."""
         while self._waiting:
             asked, box, future = self._waiting[0]
+            size = box_cost(box) + _TAG_COST
+            if not future.done() and not self._may_send(size):
+                return
+            self._waiting.popleft()
             if not future.done():
-                size = _size(box)
-                if not self._may_send(size):
-                    return
-                self._waiting.popleft()
-                self._ask(asked, box, size, future)
-            else:
-                self._waiting.popleft()
+                try:
+                    self._ask(asked, box, size, future)
+                except (ConnectionLost, ProtocolSwitched) as error:
+                    _give_up(asked, future, error)
+                except Exception as error:
+                    future.set_exception(error)
 
     def _answer_received(self, box: AmpBox) -> None:
         question, future = self._asked(box[ANSWER])
@@ -181,11 +190,6 @@ class Asking:
         unanswered = [future for future in futures if not future.done()]
         if unanswered:
             await asyncio.wait(unanswered)
-
-
-def _size(box: AmpBox) -> int:
-    """Return about how many bytes the box has on the wire, its tag aside."""
-    return sum(map(len, box)) + sum(map(len, box.values())) + 4 * len(box) + 2
 
 
 def _give_up(

@@ -9,7 +9,9 @@ the connection overrides `_doCommand`, `_answered` and `_failed`, and its two bo
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, ClassVar, TypeVar
 
 from .arguments import Argument
@@ -162,11 +164,12 @@ class Command(Question):
         if exception is not error:
             return exception
         declared = self.reverseErrors.get(error.errorCode, UnknownRemoteError)
-        try:
-            return declared(error.description)
-        except Exception:
-            # An exception that wants more than a text is still the one that the caller expects.
-            return declared.__new__(declared, error.description)
+        # An exception that wants more than a text is still the one that the caller expects; only if it
+        # cannot even be made without does the caller get what came.
+        for make in (declared, partial(declared.__new__, declared)):
+            with contextlib.suppress(Exception):
+                return make(error.description)
+        return error
 
 
 def _declared_errors(cls: type) -> dict[type[Exception], tuple[bytes, bool]]:

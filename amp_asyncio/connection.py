@@ -79,6 +79,7 @@ class BoxConnection(asyncio.Protocol):
         self.boxReceiver = boxReceiver
         self._parser = BoxParser()
         self._outbox: list[bytes] = []
+        self._outbox_size = 0
 
     # --- what asyncio calls ---
 
@@ -184,7 +185,7 @@ class BoxConnection(asyncio.Protocol):
         logger.info("%r: connection lost%s", self, f": {cause}" if cause else "")
         self._cancel_timers()
         self._finished = True
-        self._outbox.clear()
+        self._empty_outbox()
         reason = ConnectionLost(f"the connection was lost: {cause or 'it was closed'}")
         reason.__cause__ = cause
         self.transport = None
@@ -205,8 +206,7 @@ class BoxConnection(asyncio.Protocol):
         self._congested = False
         if self._drained is not None:
             self._drained.set()
-        if not self._finished and self._change is None:
-            self.boxReceiver.resume_sending()
+        self._resume_sending()
 
     # --- sending ---
 
@@ -225,6 +225,7 @@ class BoxConnection(asyncio.Protocol):
         if not self._outbox:
             self._loop.call_soon(self._flush)
         self._outbox.append(data)
+        self._outbox_size += len(data)
 
     def _check_open(self) -> None:
         if self.innerProtocol is not None:
@@ -234,8 +235,19 @@ class BoxConnection(asyncio.Protocol):
 
     def _flush(self) -> None:
         if self._outbox and self._change is None and self.transport is not None:
+            if self._outbox_size >= self.limits.max_backlog:
+                # Commands wait for this; the transport may take it all, and never say so.
+                self._loop.call_soon(self._resume_sending)
             self.transport.write(b"".join(self._outbox))
-            self._outbox.clear()
+            self._empty_outbox()
+
+    def _empty_outbox(self) -> None:
+        self._outbox.clear()
+        self._outbox_size = 0
+
+    def _resume_sending(self) -> None:
+        if not self._congested and not self._finished and self._change is None:
+            self.boxReceiver.resume_sending()
 
     async def drain(self) -> None:
         """Wait until the transport takes more; cancelling this only ends the wait.
@@ -299,13 +311,13 @@ class BoxConnection(asyncio.Protocol):
     def unsent(self) -> int:
         """Return how many bytes were sent that the network has not taken yet."""
         written = 0 if self.transport is None else self.transport.get_write_buffer_size()
-        return written + sum(map(len, self._outbox))
+        return written + self._outbox_size
 
     def abort(self) -> None:
         """Close the connection now, or as soon as it is made; what was not written yet is lost."""
         self._finished = True
         if self.transport is not None:
-            self._outbox.clear()
+            self._empty_outbox()
             self.transport.abort()
 
     async def wait_closed(self) -> None:

@@ -162,6 +162,8 @@ class RemoteAmpError(AmpError):
         local: BaseException | None = None,
     ) -> None:
         super().__init__(errorCode, description, fatal, local)
+        if not isinstance(errorCode, bytes):
+            raise TypeError(f"an error code is bytes, not {errorCode!r}")
         self.errorCode = errorCode
         self.description = description
         self.fatal = fatal

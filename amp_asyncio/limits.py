@@ -7,15 +7,24 @@ reading, its answers always come through, and two peers that flood each other dr
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import attrs
 
-__all__ = ["PAIR_OVERHEAD", "Limits"]
+__all__ = ["PAIR_OVERHEAD", "Limits", "box_cost"]
 
 #: What a pair of a box counts in addition to its bytes, as HTTP/2 counts 32 bytes for each header
 #: (RFC 9113, 6.5.2). In CPython it is two objects and their place in a dictionary.
 PAIR_OVERHEAD = 128
+
+
+def box_cost(box: Mapping[bytes, bytes]) -> int:
+    """Return what a question or a command counts, on the side that asks and on the one that answers.
+
+    It has to be the same on both, or a window of small questions would be more than a backlog.
+    """
+    return sum(map(len, box)) + sum(map(len, box.values())) + PAIR_OVERHEAD * len(box)
 
 
 def _positive(instance: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
@@ -30,13 +39,14 @@ class Limits:
     Attributes:
         max_box_size: the most that a received box may have, each pair counted with `PAIR_OVERHEAD`
             more. At it, the connection is aborted, with `TooLong`.
-        window: the most that questions may have that were sent and are not answered yet. At it, later
-            questions wait on our side. (A single larger one may go alone.)
+        window: the most that questions may have that were sent and are not answered yet, each pair
+            counted with `PAIR_OVERHEAD` more. At it, later questions wait on our side. (A single larger
+            one may go alone.)
         max_concurrent_responders: how many `async def` responders run at once. At it, later commands
             wait.
-        max_backlog: the most that commands may have that wait to begin; at it, reading pauses until
-            they are half of it. Also the most that may be written and not taken by the transport yet;
-            at it, no further command begins.
+        max_backlog: the most that commands may have that wait to begin, counted as the window counts
+            them. At it, reading pauses until they are half of it. Also the most that may be written
+            and not taken by the transport yet; at it, no further command begins.
         stall_timeout: how long reading may be paused without any progress, before the connection is
             aborted.
         idle_timeout: how long no complete box may arrive, before the connection is aborted; None for

@@ -90,7 +90,7 @@ class BinaryBoxProtocol(BoxConnection):
         transport = self.transport
         assert transport is not None, "the answer that switches comes, or goes, over the transport"
         self._flush()
-        self._outbox.clear()
+        self._empty_outbox()
         rest = self._take_bytes()
         self._read(True)
         logger.info("%r: handed over to %r", self, inner)
@@ -134,6 +134,8 @@ def feed(protocol: Any, data: bytes) -> None:
     unread = memoryview(data)
     while unread:
         buffer = memoryview(protocol.get_buffer(len(unread)))
+        if not buffer:
+            raise RuntimeError(f"get_buffer() of {protocol!r} returned an empty buffer")
         size = min(len(buffer), len(unread))
         buffer[:size] = unread[:size]
         protocol.buffer_updated(size)

@@ -64,6 +64,11 @@ class ProtocolSwitchCommand(Command):
     commandType = _AskingBox
     responseType = _SwitchBox
 
+    def __init_subclass__(cls, **kw: Any) -> None:
+        super().__init_subclass__(**kw)
+        if not cls.requiresAnswer:
+            raise TypeError(f"{cls.__name__} changes the connection, and so requires an answer")
+
     def __init__(
         self, _protoToSwitchToFactory: Callable[[], asyncio.BaseProtocol], /, **kw: Any
     ) -> None:

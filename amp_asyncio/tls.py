@@ -151,6 +151,11 @@ class StartTLS(Command):
     commandType = _AskingBox
     responseType = _TLSBox
 
+    def __init_subclass__(cls, **kw: Any) -> None:
+        super().__init_subclass__(**kw)
+        if not cls.requiresAnswer:
+            raise TypeError(f"{cls.__name__} changes the connection, and so requires an answer")
+
     @classmethod
     def makeResponse(cls, objects: Mapping[str, Any], proto: Any) -> AmpBox:
         box = cast(_TLSBox, super().makeResponse(objects, proto))

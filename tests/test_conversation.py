@@ -19,6 +19,7 @@ from amp_asyncio import (
     Integer,
     InvalidSignature,
     MalformedAmpBox,
+    QuitBox,
     RemoteAmpError,
     String,
     TooLong,
@@ -331,6 +332,25 @@ async def test_a_responder_may_choose_the_code_itself() -> None:
         await client.wait_closed()
 
 
+async def test_an_error_that_cannot_be_made_from_a_text_comes_as_it_is() -> None:
+    class Fail(Command):
+        errors = {ExceptionGroup: b"GROUP"}
+
+    class Server(AMP):
+        @Fail.responder
+        def fail(self) -> None:
+            raise ExceptionGroup("several", [ValueError("one")])
+
+    async with connected(Server) as (_, client):
+        with pytest.raises(RemoteAmpError, match="Code<GROUP>: several"):
+            await client.callRemote(Fail)
+
+
+def test_an_error_code_is_bytes() -> None:
+    with pytest.raises(TypeError, match="an error code is bytes"):
+        RemoteAmpError("CODE", "text")  # type: ignore[arg-type]
+
+
 async def test_a_command_without_a_responder() -> None:
     class Unheard(Command):
         pass
@@ -535,6 +555,35 @@ async def test_a_second_answer_to_one_question_aborts(caplog: pytest.LogCaptureF
 
 
 # --- endings ---
+
+
+async def test_asking_in_the_turn_of_an_abort() -> None:
+    async with connected(Patient) as (_, client):
+        client.abort()
+        question, notice = client.callRemote(Sum, a=1, b=1), client.callRemote(Notify, data=b"x")
+        with pytest.raises(ConnectionLost):
+            await question
+        assert await notice is None
+
+
+class Quit(Command):
+    commandType = QuitBox
+    requiresAnswer = False
+
+
+async def test_a_command_that_quits_among_those_that_wait() -> None:
+    async with connected(Patient) as (_, client):
+        client.pause_writing()
+        earlier, quit_, later = (
+            client.callRemote(Sum, a=1, b=1),
+            client.callRemote(Quit),
+            client.callRemote(Sum, a=2, b=2),
+        )
+        client.resume_writing()
+        assert await quit_ is None
+        for question in (earlier, later):
+            with pytest.raises(ConnectionLost):
+                await question
 
 
 async def test_a_lost_connection_fails_the_questions_and_lets_the_responders_finish() -> None:

@@ -87,7 +87,7 @@ async def test_keys_without_end_abort_that_connection_alone(caplog: pytest.LogCa
 
 
 async def test_questions_over_the_window_wait_in_order() -> None:
-    amp, _ = made(window=700)
+    amp, _ = made(window=1500)
     answers = [amp.callRemote(Echo, data=b"%03d" % number + b"x" * 300) for number in range(10)]
     await asyncio.sleep(0)
     assert len(amp._open) == 2
@@ -95,7 +95,7 @@ async def test_questions_over_the_window_wait_in_order() -> None:
         tag, data = b"%x" % (number + 1), b"%03d" % number
         amp.data_received(AmpBox(_answer=tag, data=data).serialize())
         assert await answers[number] == {"data": data}
-        assert amp._unanswered <= 700
+        assert amp._unanswered <= 1500
     assert not amp._open
     assert amp._unanswered == 0
 
@@ -166,7 +166,7 @@ async def test_responders_that_call_back_more_of_them_than_run_at_once() -> None
 async def test_reading_pauses_at_the_backlog_and_goes_on_at_half_of_it() -> None:
     amp, transport = made(Patient, max_concurrent_responders=1, window=1000, max_backlog=4000)
     box = command(b"Wait", 1, name=b"x")
-    for _ in range(11):
+    for _ in range(10):
         amp.data_received(box)
     assert transport.reading
     amp.data_received(box)
@@ -349,3 +349,47 @@ async def test_waiting_and_divided() -> None:
     assert b"quotient" in b"".join(transport.written)
     assert Wait.commandName == b"Wait"
     assert Divide.commandName == b"Divide"
+
+
+async def test_refusals_wait_for_their_turn_too() -> None:
+    amp, transport = made(window=1000, max_backlog=4000)
+    amp.pause_writing()
+    transport.buffered = 4000
+    for tag in range(5):
+        amp.data_received(command(b"Unheard", tag))
+    await asyncio.sleep(0)
+    assert transport.written == []
+    assert len(amp._backlog) == 5
+    transport.buffered = 0
+    amp.resume_writing()
+    await asyncio.sleep(0)
+    assert transport.written[0].count(b"UNHANDLED") == 5
+
+
+async def test_the_answers_of_one_turn_are_bounded() -> None:
+    """Plain responders are done before anything was written that could be refused."""
+
+    class Large(Math):
+        @Divide.responder
+        def divide(self, a: int, b: int) -> dict[str, float]:
+            raise ZeroDivisionError("x" * 60000)
+
+    amp, transport = made(Large, window=1000, max_backlog=1_000_000)
+    amp.data_received(command(b"Divide", 1, a=b"1", b=b"0") * 100)
+    assert amp.unsent() < 1_100_000
+    assert len(amp._backlog) > 80
+    while amp._backlog:
+        await asyncio.sleep(0)
+        assert amp.unsent() < 1_100_000
+    await asyncio.sleep(0)
+    assert b"".join(transport.written).count(b"ZERO_DIVISION") == 100
+
+
+async def test_a_window_of_tiny_questions_is_less_than_a_backlog() -> None:
+    class Tiny(Math):
+        limits = Limits(max_concurrent_responders=1, window=100_000, max_backlog=100_000)
+
+    async with connected(Tiny, Tiny) as (server, client):
+        answers = [client.callRemote(Sum, a=1, b=1) for _ in range(2000)]
+        assert await asyncio.gather(*answers) == 2000 * [{"total": 2}]
+        assert server._stall_timer is None

@@ -20,6 +20,7 @@ from amp_asyncio import (
     ConnectionLost,
     ProtocolSwitchCommand,
     ProtocolSwitched,
+    StartTLS,
     Unicode,
     connect,
     parseString,
@@ -564,3 +565,23 @@ async def test_the_garbage_collector_frees_the_old_object() -> None:
         inner.transport.close()  # type: ignore[union-attr]
         await server.inner.until(lambda: "lost" in server.inner.events)
         del freed
+
+
+async def test_a_protocol_whose_buffer_is_empty(caplog: pytest.LogCaptureFixture) -> None:
+    class Empty(BufferedRecorder):
+        def get_buffer(self, sizehint: int) -> bytearray:
+            return bytearray()
+
+    amp, transport = AMP(), Transport()
+    amp.connection_made(transport)
+    switched = amp.callRemote(SwitchTo, Empty, name="x")
+    amp.data_received(ACK + b"data")
+    await switched
+    assert transport.done == ["abort"]
+    assert "returned an empty buffer" in caplog.text
+
+
+@pytest.mark.parametrize("base", [ProtocolSwitchCommand, StartTLS])
+def test_a_change_of_the_connection_requires_an_answer(base: type[Any]) -> None:
+    with pytest.raises(TypeError, match="requires an answer"):
+        type("Hasty", (base,), {"requiresAnswer": False})

@@ -204,6 +204,18 @@ async def test_only_one_tls() -> None:
             await client.callRemoteString(b"StartTLS")
 
 
+async def test_only_one_of_two_that_waited() -> None:
+    async with connected(Secure, Math) as (_, client):
+        client.pause_writing()
+        first, second = client.callRemote(StartTLS), client.callRemote(StartTLS)
+        later = client.callRemote(Sum, a=1, b=1)
+        client.resume_writing()
+        assert await first == {}
+        with pytest.raises(OnlyOneTLS):
+            await second
+        assert await later == {"total": 2}
+
+
 async def test_not_on_a_connection_that_began_with_tls() -> None:
     context = SERVER.ssl_context(server_side=True)
     trusting = CLIENT.ssl_context(server_side=False, authorities=[SERVER])
