@@ -97,13 +97,15 @@ class AMP(BinaryBoxProtocol, BoxDispatcher, CommandLocator, SimpleStringLocator)
 
         Cancelling it aborts the connection.
         """
+        if self.transport is None:
+            return
         try:
             try:
                 async with asyncio.timeout(timeout):
                     await self._finish_questions(ConnectionLost("the connection is closing"))
                     await self._finish_change()
                     # What is not read now is not answered; the peer learns that it was not.
-                    self._read(False)
+                    self.pause_receiving()
                     await self._finish_responders()
             except TimeoutError:
                 pass

@@ -13,6 +13,7 @@ import logging
 import sys
 from collections import deque
 from collections.abc import Awaitable
+from contextvars import ContextVar
 from typing import Any
 
 from .asking import Asking
@@ -45,6 +46,9 @@ __all__ = ["Answering"]
 
 logger = logging.getLogger("amp_asyncio")
 
+# In a responder, and in the tasks that it starts: whose responder it is, and its task.
+_responding: ContextVar[Any] = ContextVar("_responding", default=(None, None))
+
 # From Python 3.12 on, a responder that does not wait is done at once, without a trip through the loop.
 _EAGERLY: dict[str, Any] = {"eager_start": True} if sys.version_info >= (3, 12) else {}
 
@@ -70,6 +74,8 @@ class Answering(Asking):
         super().__init__()
         self.locator = locator
         self._responders: set[asyncio.Task[None]] = set()
+        # Those of them that wait until the others are done.
+        self._closing: set[asyncio.Task[None]] = set()
         self._backlog: deque[tuple[AmpBox, Responder]] = deque()
 
     def _command_received(self, box: AmpBox) -> None:
@@ -118,6 +124,7 @@ class Answering(Asking):
             task.add_done_callback(self._responder_done)
 
     async def _answer(self, box: AmpBox, answer: Awaitable[AmpBox]) -> None:
+        _responding.set((self, asyncio.current_task()))
         try:
             reply = await answer
             if not isinstance(reply, AmpBox):
@@ -132,17 +139,19 @@ class Answering(Asking):
 
     def _responder_done(self, task: asyncio.Task[None]) -> None:
         self._responders.discard(task)
+        self._closing.discard(task)
         self._progress += 1
         if self._backlog:
             self._begin_waiting()
+        self._wake()
 
     # --- waiting for a turn ---
 
     def _may_begin(self) -> bool:
         limits = self.limits
-        return (
-            len(self._responders) < limits.max_concurrent_responders
-            and self._sender().unsent() < limits.max_backlog
+        running = len(self._responders) - len(self._closing)
+        return running < limits.max_concurrent_responders and not (
+            self._held and self._sender().unsent() >= limits.max_backlog
         )
 
     def _begin_waiting(self) -> None:
@@ -153,6 +162,10 @@ class Answering(Asking):
             self._begin(box, responder)
         if self._overfull and self._backlog_size <= self.limits.max_backlog // 2:
             self._resume_after_backlog()
+        self._wake()
+
+    def _wake(self) -> None:
+        """Let those look again who wait until every command is done."""
         if self._unblocked is not None:
             self._unblocked.set()
 
@@ -193,21 +206,18 @@ class Answering(Asking):
         self._backlog.clear()
         self._backlog_size = 0
         self._stop_watching()
-        if self._unblocked is not None:
-            self._unblocked.set()
+        self._wake()
 
     async def _finish_responders(self) -> None:
-        """Wait until every command is done, but for the one, if any, that waits here itself."""
-        while True:
-            others = self._responders - {asyncio.current_task()}
-            if others:
-                await asyncio.wait(others)
-            elif self._backlog:
-                self._unblocked = self._unblocked or asyncio.Event()
-                self._unblocked.clear()
-                await self._unblocked.wait()
-            else:
-                return
+        """Wait until every command is done, but for those whose responders wait here themselves."""
+        dispatcher, task = _responding.get()
+        if dispatcher is self and task in self._responders | {asyncio.current_task()}:
+            self._closing.add(task)
+            self._begin_waiting()
+        while self._backlog or self._responders - self._closing:
+            self._unblocked = self._unblocked or asyncio.Event()
+            self._unblocked.clear()
+            await self._unblocked.wait()
 
     # --- sending what comes of it ---
 

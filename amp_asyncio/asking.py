@@ -147,16 +147,30 @@ class Asking:
 
     def _answer_received(self, box: AmpBox) -> None:
         question, future = self._asked(box[ANSWER])
-        question._answered(box, self, future)
+        try:
+            question._answered(box, self, future)
+        except Exception as error:
+            self._answer_failed(future, error)
         if self._waiting:
             self._send_waiting()
+
+    def _answer_failed(self, future: _AnyFuture, error: Exception) -> None:
+        """End the connection: it cannot be said what it carries behind an answer half taken."""
+        lost = ConnectionLost(f"the answer could not be taken: {error!r}")
+        lost.__cause__ = error
+        if not future.done():
+            future.set_exception(lost)
+        self._sender().give_up(lost)
 
     def _error_received(self, box: AmpBox) -> None:
         if ERROR_CODE not in box:
             raise MalformedAmpBox(f"an error without its code: {shortened(dict(box))}")
         question, future = self._asked(box[ERROR])
         description = box.get(ERROR_DESCRIPTION, b"").decode("utf-8", "replace")
-        question._failed(RemoteAmpError(box[ERROR_CODE], description), self, future)
+        try:
+            question._failed(RemoteAmpError(box[ERROR_CODE], description), self, future)
+        except Exception as error:
+            self._answer_failed(future, error)
         if self._waiting:
             self._send_waiting()
 

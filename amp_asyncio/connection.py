@@ -35,6 +35,9 @@ logger = logging.getLogger("amp_asyncio")
 _LINGER = 1.0
 _PATIENCE = 10
 
+# How many bytes may be sent in one turn of the loop before new questions wait for the next.
+_FULL_OUTBOX = 256 * 1024
+
 
 class BoxConnection(asyncio.Protocol):
     """Sends boxes over a transport, and gives those that come to `boxReceiver`.
@@ -65,8 +68,9 @@ class BoxConnection(asyncio.Protocol):
     # is written meanwhile, and boxes collect in `_outbox`.
     _change: object | None = None
     _finish_after_change = False
-    # Whether the transport's buffer is full, and who waits until it is not.
+    # Whether the transport's buffer is full, whether the outbox is, and who waits until they are not.
     _congested = False
+    _full = False
     _drained: asyncio.Event | None = None
     # When the last box came, and the timer that looks at it; only where there is an `idle_timeout`.
     _heard_at = 0.0
@@ -197,8 +201,6 @@ class BoxConnection(asyncio.Protocol):
     def pause_writing(self) -> None:
         """The transport's buffer is full: no new questions, please."""
         self._congested = True
-        if self._drained is not None:
-            self._drained.clear()
         self.boxReceiver.pause_sending()
 
     def resume_writing(self) -> None:
@@ -226,6 +228,9 @@ class BoxConnection(asyncio.Protocol):
             self._loop.call_soon(self._flush)
         self._outbox.append(data)
         self._outbox_size += len(data)
+        if self._outbox_size >= _FULL_OUTBOX and not self._full:
+            self._full = True
+            self.boxReceiver.pause_sending()
 
     def _check_open(self) -> None:
         if self.innerProtocol is not None:
@@ -235,30 +240,39 @@ class BoxConnection(asyncio.Protocol):
 
     def _flush(self) -> None:
         if self._outbox and self._change is None and self.transport is not None:
-            if self._outbox_size >= self.limits.max_backlog:
-                # Commands wait for this; the transport may take it all, and never say so.
-                self._loop.call_soon(self._resume_sending)
             self.transport.write(b"".join(self._outbox))
             self._empty_outbox()
+            if self._full:
+                self._full = False
+                if self._drained is not None:
+                    self._drained.set()
+                # Not from in here: who flushes may be about to send, or to lock, or to close.
+                self._loop.call_soon(self._resume_sending)
 
     def _empty_outbox(self) -> None:
         self._outbox.clear()
         self._outbox_size = 0
 
     def _resume_sending(self) -> None:
-        if not self._congested and not self._finished and self._change is None:
-            self.boxReceiver.resume_sending()
+        if self._congested or self._full or self._finished or self._change is not None:
+            return
+        self.boxReceiver.resume_sending()
 
     async def drain(self) -> None:
         """Wait until the transport takes more; cancelling this only ends the wait.
 
         Raises `ConnectionLost`, or `ProtocolSwitched`, where it takes no more.
         """
-        if self._congested and self.transport is not None:
-            if self._drained is None:
-                self._drained = asyncio.Event()
-            await self._drained.wait()
+        while (self._congested or self._full) and self.transport is not None:
+            await self._room()
         self._check_open()
+
+    async def _room(self) -> None:
+        """Wait until there may be more room in the transport's buffer, or in the outbox."""
+        if self._drained is None:
+            self._drained = asyncio.Event()
+        self._drained.clear()
+        await self._drained.wait()
 
     # --- ending ---
 
@@ -278,6 +292,8 @@ class BoxConnection(asyncio.Protocol):
             return
         if self._change is not None:
             self._finish_after_change = True
+            if self._linger is None:
+                self._linger = self._loop.call_later(_LINGER * _PATIENCE, self.abort)
             return
         self._flush()
         self._finished = True

@@ -59,8 +59,8 @@ class BinaryBoxProtocol(BoxConnection):
         self._flush()
         if self._finish_after_change:
             self.finish_writing()
-        elif not self._congested:
-            self.boxReceiver.resume_sending()
+        else:
+            self._resume_sending()
 
     def _unlock_secured(self, transport: asyncio.Transport) -> None:
         """Go on with a new transport on top of the old one; its own buffer is empty."""

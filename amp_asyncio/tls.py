@@ -242,7 +242,8 @@ async def _handshake(connection: BinaryBoxProtocol, terms: _Terms, early: bytes)
     loop, all before it waits for the first time. So in that same turn, behind these two, comes ours;
     the loop does not look at the socket before the turn is over.
     """
-    await connection.drain()  # A TLS layer that begins on a full buffer would not notice it empty.
+    while connection._congested and connection.transport is not None:
+        await connection._room()  # A TLS layer that begins on a full buffer may not notice it empty.
     loop, raw = connection._loop, connection.transport
     if raw is None or raw.is_closing():
         raise ConnectionLost("the connection was closed before the TLS handshake")

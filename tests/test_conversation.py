@@ -18,6 +18,7 @@ from amp_asyncio import (
     ConnectionLost,
     Integer,
     InvalidSignature,
+    Limits,
     MalformedAmpBox,
     QuitBox,
     RemoteAmpError,
@@ -690,6 +691,49 @@ async def test_a_responder_may_close_its_own_connection() -> None:
         with pytest.raises(ConnectionLost):
             await client.callRemote(Leave)
         await server._finish_responders()
+
+
+@pytest.mark.parametrize("inside", [False, True])
+async def test_several_responders_may_close_their_connection(inside: bool) -> None:
+    class Leave(Command):
+        pass
+
+    class Leaving(Math):
+        limits = Limits(max_concurrent_responders=2)
+
+        @Leave.responder
+        async def leave(self) -> dict[str, Any]:
+            await (asyncio.wait_for(self.close(None), None) if inside else self.close(None))
+            return {}
+
+    async with connected(Leaving) as (server, client):
+        leaving = [client.callRemote(Leave) for _ in range(2)]
+        waiting = client.callRemote(Sum, a=1, b=1)
+        assert await waiting == {"total": 2}, "though there was no room for its responder"
+        for question in leaving:
+            with pytest.raises(ConnectionLost):
+                await question
+        await server._finish_responders()
+
+
+async def test_an_answer_that_cannot_be_taken_ends_the_connection() -> None:
+    class Odd(Divide):
+        commandName = b"Divide"
+
+        def _answered(self, *arguments: Any) -> None:
+            raise RuntimeError("odd")
+
+        _failed = _answered
+
+    for divisor in (0, 1):
+        async with connected() as (_, client):
+            with pytest.raises(ConnectionLost, match="odd"):
+                await client.callRemote(Odd, a=1, b=divisor)
+            await client.wait_closed()
+    async with connected() as (_, client):
+        question = client.callRemote(Odd, a=1, b=1)
+        question.cancel()
+        await client.wait_closed()
 
 
 async def test_server_close_lets_each_connection_finish() -> None:

@@ -316,7 +316,7 @@ async def test_two_peers_that_flood_each_other(size: int) -> None:
 
         floods = [flood(peer) for peer in (server, client) for _ in range(100)]
         await asyncio.gather(*floods)
-    assert paused == []
+        assert paused == []
 
 
 async def test_a_flood_of_commands_that_want_no_answer_is_held_back_and_none_is_lost() -> None:
@@ -393,3 +393,38 @@ async def test_a_window_of_tiny_questions_is_less_than_a_backlog() -> None:
         answers = [client.callRemote(Sum, a=1, b=1) for _ in range(2000)]
         assert await asyncio.gather(*answers) == 2000 * [{"total": 2}]
         assert server._stall_timer is None
+
+
+async def test_commands_that_want_no_answer_wait_for_the_outbox() -> None:
+    """Their futures would be done at once, and nothing would ever be written."""
+    amp, transport = made()
+    for _ in range(100):
+        await amp.callRemote(Notify, data=b"x" * 60_000)
+    assert len(transport.written) > 10
+    assert max(map(len, transport.written)) < 400_000
+    while not amp._full:
+        notice = amp.callRemote(Notify, data=b"x" * 60_000)
+        assert notice.done()
+    assert not amp.callRemote(Notify, data=b"x").done()
+    await amp.drain()
+    assert not amp._full
+
+
+async def test_a_reader_that_is_slow_but_never_fills_the_transport() -> None:
+    """What makes a command wait must also be what lets it begin."""
+
+    class Large(Math):
+        limits = Limits(window=10_000, max_backlog=20_000)
+
+        @Divide.responder
+        def divide(self, a: int, b: int) -> dict[str, float]:
+            raise ZeroDivisionError("x" * 5000)
+
+    async with serve(Large, "127.0.0.1", 0) as server, raw_client(server) as (reader, writer):
+        for _ in range(1000):
+            writer.write(command(b"Divide", 1, a=b"1", b=b"0"))
+        writer.write_eof()
+        data = b""
+        while piece := await reader.read(1000):
+            data += piece
+        assert data.count(b"ZERO_DIVISION") == 1000

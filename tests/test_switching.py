@@ -14,6 +14,7 @@ from support import Echo, Math, Sum, connected, raw_client
 from test_conversation import Explode
 from test_protocol import Transport
 
+import amp_asyncio.connection
 from amp_asyncio import (
     AMP,
     AmpBox,
@@ -585,3 +586,25 @@ async def test_a_protocol_whose_buffer_is_empty(caplog: pytest.LogCaptureFixture
 def test_a_change_of_the_connection_requires_an_answer(base: type[Any]) -> None:
     with pytest.raises(TypeError, match="requires an answer"):
         type("Hasty", (base,), {"requiresAnswer": False})
+
+
+async def test_a_factory_that_raises_what_no_future_can() -> None:
+    async with connected(Switching, Math) as (server, client):
+        with pytest.raises(ConnectionLost, match="StopIteration"):
+            await client.callRemote(SwitchTo, lambda: next(iter(())), name="x")
+        await server.inner.until(lambda: "lost" in server.inner.events)
+
+
+async def test_an_end_that_waits_for_a_change_does_not_wait_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(amp_asyncio.connection, "_LINGER", 0)
+    async with connected(Switching, Math) as (server, client):
+        server.gate = asyncio.Event()
+        switched = client.callRemote(SwitchTo, Recorder, name="x")
+        await server.asked.wait()
+        client.finish_writing()
+        client.finish_writing()
+        with pytest.raises(ConnectionLost):
+            await switched
+        server.gate.set()
