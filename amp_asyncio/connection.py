@@ -35,6 +35,10 @@ logger = logging.getLogger("amp_asyncio")
 _LINGER = 1.0
 _PATIENCE = 10
 
+# How many boxes of one connection are given out in one turn of the loop. On uvloop, one read event
+# brings up to 2 MiB; as tiny commands, they would keep all other connections waiting for seconds.
+_QUOTA = 1000
+
 # How many bytes may be sent in one turn of the loop before new questions wait for the next.
 _FULL_OUTBOX = 256 * 1024
 
@@ -120,16 +124,23 @@ class BoxConnection(asyncio.Protocol):
         Each is given out before the next byte is looked at: the box decides what that byte is.
         """
         parser = self._parser
+        quota = _QUOTA
         self._delivering = True
         try:
             while not self._pauses and not self._finished and (box := parser.next_box()) is not None:
                 if self._debug:
                     logger.debug("%r: received %s", self, shortened(dict(box)))
                 self.boxReceiver.ampBoxReceived(box)
-                if self._idle_timer is not None:
-                    self._heard_at = self._loop.time()
+                quota -= 1
+                if not quota and not self._pauses:
+                    # The other connections' turn; this one goes on behind them.
+                    self.pause_receiving()
+                    self._loop.call_soon(self.resume_receiving)
+            if self._idle_timer is not None and quota < _QUOTA:
+                self._heard_at = self._loop.time()
         except AmpError as error:
-            self.give_up(error)
+            # Without its traceback, which would keep the parser, and all that it holds, alive.
+            self.give_up(error.with_traceback(None))
         finally:
             self._delivering = False
 
@@ -190,6 +201,7 @@ class BoxConnection(asyncio.Protocol):
         self._cancel_timers()
         self._finished = True
         self._empty_outbox()
+        self._parser.take_rest()
         reason = ConnectionLost(f"the connection was lost: {cause or 'it was closed'}")
         reason.__cause__ = cause
         self.transport = None

@@ -299,9 +299,9 @@ async def test_two_peers_that_flood_each_other(size: int) -> None:
     paused = []
 
     class Peer(Math):
-        def pause_receiving(self, before_change: bool = False) -> None:
+        def _pause_for_backlog(self) -> None:
             paused.append(self)
-            super().pause_receiving(before_change)
+            super()._pause_for_backlog()
 
         @Echo.responder
         def echo(self, data: bytes) -> dict[str, bytes]:
@@ -428,3 +428,24 @@ async def test_a_reader_that_is_slow_but_never_fills_the_transport() -> None:
         while piece := await reader.read(1000):
             data += piece
         assert data.count(b"ZERO_DIVISION") == 1000
+
+
+async def test_one_connection_does_not_keep_the_others_waiting() -> None:
+    amp, transport = made()
+    amp.data_received(command(b"Divide", 1, a=b"1", b=b"1") * 2500)
+    turns = []
+    for _ in range(8):
+        turns.append(b"".join(transport.written).count(b"quotient"))
+        await asyncio.sleep(0)
+    assert sorted(set(turns)) == [0, 1000, 2000, 2500]
+    assert transport.reading
+
+
+async def test_what_was_read_of_a_box_is_freed_with_the_connection() -> None:
+    amp, _ = made(max_box_size=100_000)
+    amp.data_received(b"".join(b"\0\4%04x\0\0" % number for number in range(500)))
+    amp.data_received(b"".join(b"\0\4%04x\0\0" % number for number in range(500, 1000)))
+    assert isinstance(amp._error, TooLong)
+    assert amp._error.__traceback__ is None
+    amp.connection_lost(None)
+    assert not amp._parser.in_box
