@@ -3,12 +3,14 @@
 Its commands, their names, arguments and errors, and its port are those of the `ampserver.py` in
 Twisted's documentation: the client of either answers to the server of the other.
 
-Run it: python examples/ampserver.py [PORT]        (Ctrl-C ends it)
+Run it: python examples/ampserver.py [PORT]
+
+Ctrl-C or SIGTERM ends it in order: it takes no new connections, answers what it was asked, and exits.
 """
 
 import asyncio
+import signal
 import sys
-from contextlib import suppress
 
 from amp_asyncio import AMP, Command, Float, Integer, serve
 
@@ -41,12 +43,16 @@ class Math(AMP):
 
 
 async def main(port: int = PORT) -> None:
+    end = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, end.set)
     async with serve(Math, HOST, port) as server:
         host, port = server.sockets[0].getsockname()
         print(f"listening on {host}, port {port}")
-        await server.serve_forever()
+        await end.wait()
+        print("no new connections; finishing what was begun")
+    print("closed")
 
 
 if __name__ == "__main__":
-    with suppress(KeyboardInterrupt):
-        asyncio.run(main(*map(int, sys.argv[1:])))
+    asyncio.run(main(*map(int, sys.argv[1:])))

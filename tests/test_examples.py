@@ -6,6 +6,7 @@ import ast
 import inspect
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -16,6 +17,8 @@ from typing import Any
 
 import pytest
 
+from amp_asyncio import AmpBox, parseString
+
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"
 README = (ROOT / "README.md").read_text()
@@ -25,6 +28,9 @@ PATIENCE = 60
 
 # Warnings are shown, so that an example which leaves something open has something in its stderr.
 PYTHON = (sys.executable, "-u", "-W", "default")
+
+# The last lines of ampserver.py.
+CLOSING = ["no new connections; finishing what was begun", "closed"]
 
 TWISTED_COMMANDS = """
 import sys
@@ -118,6 +124,9 @@ class Running:
     def interrupt(self) -> None:
         self.process.send_signal(signal.SIGINT)
 
+    def terminate(self) -> None:
+        self.process.send_signal(signal.SIGTERM)
+
     def rest(self) -> list[str]:
         """End its input, see that it ends and that nothing went wrong, and return its last lines."""
         output, errors = self.process.communicate(timeout=PATIENCE)
@@ -161,7 +170,7 @@ def test_ampclient_asks_ampserver() -> None:
             "1234 / 0 = inf",
         ]
         server.interrupt()
-        assert server.rest() == ["13 + 81 = 94", "1234 / 0 is asked for"]
+        assert server.rest() == ["13 + 81 = 94", "1234 / 0 is asked for", *CLOSING]
 
 
 def test_a_twisted_client_asks_ampserver() -> None:
@@ -181,7 +190,22 @@ def test_a_twisted_client_asks_ampserver() -> None:
             "1 / 8 is asked for",
             "1234 / 0 is asked for",
             "1 + 2 = 3",
+            *CLOSING,
         ]
+
+
+def test_ampserver_closes_in_order_when_it_is_terminated() -> None:
+    with running(EXAMPLES / "ampserver.py", "0") as server:
+        address = ("127.0.0.1", int(server.port()))
+        with socket.create_connection(address, PATIENCE) as client:
+            client.sendall(AmpBox(_command=b"Sum", _ask=b"1", a=b"13", b=b"81").serialize())
+            assert parseString(client.recv(1000)) == [{b"_answer": b"1", b"total": b"94"}]
+            assert server.line() == "13 + 81 = 94"
+            server.terminate()
+            assert client.recv(1000) == b"", "the server has closed its side, and reset nothing"
+            with pytest.raises(ConnectionRefusedError):
+                socket.create_connection(address, PATIENCE)
+        assert server.rest() == CLOSING
 
 
 def test_ampclient_asks_a_twisted_server() -> None:

@@ -1,0 +1,41 @@
+"""The soak and the fuzzer, in short: what they find in minutes, they would mostly find in seconds."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parent
+
+# Much longer than anything here takes.
+PATIENCE = 60
+
+pytestmark = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="it looks into /proc")
+
+
+def output_of(script: str, *arguments: str) -> str:
+    """Run a script that checks itself, see that it finds nothing, and return what it prints."""
+    command = [sys.executable, "-W", "default", str(TESTS / script), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
+    return done.stdout
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_soak(loop: str) -> None:
+    output = output_of("soak.py", "4", "--loop", loop)
+    assert output.startswith(f"4 s on {loop}")
+    assert output.endswith("it adds up\n")
+
+
+def test_made_up_input() -> None:
+    assert "connections ended with: " in output_of("fuzz_parser.py", "4")
+
+
+@pytest.mark.parametrize("seed", ["1", "2"])
+def test_spoilt_conversations(seed: str) -> None:
+    output = output_of("fuzz_parser.py", "--mutations", "1000", "--seed", seed)
+    assert "inputs: 1,009" in output
