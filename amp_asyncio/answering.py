@@ -124,9 +124,13 @@ class Answering(Asking):
             task.add_done_callback(self._responder_done)
 
     async def _answer(self, box: AmpBox, answer: Awaitable[AmpBox]) -> None:
-        _responding.set((self, asyncio.current_task()))
+        token = _responding.set((self, asyncio.current_task()))
         try:
-            reply = await answer
+            try:
+                reply = await answer
+            finally:
+                # What the answer starts, such as reading for another protocol, must not keep us alive.
+                _responding.reset(token)
             if not isinstance(reply, AmpBox):
                 raise _no_box(answer, reply)
             self._reply(box, reply)

@@ -109,7 +109,8 @@ class ProtocolSwitchCommand(Command):
             answer = self.parseResponse(box, proto)
             inner = self._factory()
         except Exception as error:
-            future.set_exception(error)
+            stopped = isinstance(error, StopIteration)  # No future can raise it.
+            future.set_exception(RuntimeError(repr(error)) if stopped else error)
             connection.give_up(ConnectionLost(f"no protocol to switch to: {error!r}"))
         else:
             future.set_result(answer)

@@ -695,6 +695,8 @@ async def test_a_responder_may_close_its_own_connection() -> None:
 
 @pytest.mark.parametrize("inside", [False, True])
 async def test_several_responders_may_close_their_connection(inside: bool) -> None:
+    go = asyncio.Event()
+
     class Leave(Command):
         pass
 
@@ -703,12 +705,16 @@ async def test_several_responders_may_close_their_connection(inside: bool) -> No
 
         @Leave.responder
         async def leave(self) -> dict[str, Any]:
+            await go.wait()
             await (asyncio.wait_for(self.close(None), None) if inside else self.close(None))
             return {}
 
     async with connected(Leaving) as (server, client):
         leaving = [client.callRemote(Leave) for _ in range(2)]
         waiting = client.callRemote(Sum, a=1, b=1)
+        while not server._backlog:
+            await asyncio.sleep(0)
+        go.set()
         assert await waiting == {"total": 2}, "though there was no room for its responder"
         for question in leaving:
             with pytest.raises(ConnectionLost):
