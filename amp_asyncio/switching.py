@@ -49,7 +49,8 @@ class ProtocolSwitchCommand(Command):
     called, without arguments, when the peer has acknowledged; it returns an `asyncio.Protocol` or an
     `asyncio.BufferedProtocol`. The responder returns the protocol instance for its own side, not a
     dictionary. Each then gets `connection_made(transport)` and, as its first data, every byte that
-    came behind the acknowledgement.
+    came behind the acknowledgement. (Over TLS, `get_buffer` of a `BufferedProtocol` is to return a
+    `memoryview`: asyncio fills a `bytearray` wrongly there.)
 
     From the question to the answer, nothing is sent on this side. If the peer refuses, by an error,
     what waited is sent, the future raises the error, and AMP goes on. If it agrees, the future gives
