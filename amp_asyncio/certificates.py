@@ -11,16 +11,14 @@ authority vouches for somebody's name does not make them a peer.
 
 from __future__ import annotations
 
-import os
 import re
 import secrets
 import ssl
-import tempfile
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
-from typing import IO, Self
+from typing import Self
 
 from attrs import Attribute, field, frozen
 from cryptography import x509
@@ -38,6 +36,7 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from .errors import shortened
+from .keyfiles import private_file
 from .pem import Source, as_bytes, der_certificate, der_key, pem_certificates, pem_key, read
 
 __all__ = ["Certificate", "PrivateCertificate", "make_ssl_context"]
@@ -340,7 +339,6 @@ def make_ssl_context(
     return context
 
 
-_DESCRIPTORS = "/proc/self/fd"
 _CLOCKS_DIFFER = timedelta(hours=1)
 _EITHER_SIDE = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH])
 
@@ -378,24 +376,5 @@ def _load(context: ssl.SSLContext, certificate: PrivateCertificate) -> None:
     encrypted with a password that is then forgotten.
     """
     password = secrets.token_hex(32)
-    with _private_file(certificate.to_pem(password)) as path:
+    with private_file(certificate.to_pem(password)) as path:
         context.load_cert_chain(path, password=password)
-
-
-@contextmanager
-def _private_file(data: bytes) -> Iterator[str]:
-    """Yield the path of a file with `data`, for its owner alone, which is gone at the end."""
-    with _memory_file() or tempfile.NamedTemporaryFile() as file:
-        file.write(data)
-        file.flush()
-        yield file.name if isinstance(file.name, str) else f"{_DESCRIPTORS}/{file.fileno()}"
-
-
-def _memory_file() -> IO[bytes] | None:
-    """Return a new file that is on no disk and has no name, or None if the system has no such."""
-    with suppress(AttributeError, OSError):
-        if os.path.isdir(_DESCRIPTORS):
-            descriptor = os.memfd_create("certificate")
-            os.fchmod(descriptor, 0o600)
-            return open(descriptor, "wb")
-    return None

@@ -65,7 +65,8 @@ class CommandLocator:
             return None
         responder = partial(self._respond, command, method)
         if command.responseType is not Box:
-            responder.changes_connection = True  # type: ignore[attr-defined]  # A partial takes any.
+            # (A partial takes any attribute, which its type does not say.)
+            responder.changes_connection = True  # type: ignore[attr-defined]
         return responder
 
     def _respond(

@@ -27,7 +27,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from pki import issue
 
-from amp_asyncio import Certificate, PrivateCertificate, certificates
+from amp_asyncio import Certificate, PrivateCertificate, keyfiles
 from amp_asyncio.certificates import make_ssl_context
 
 ROOT = issue("Root", authority=True)
@@ -635,7 +635,7 @@ def files(
     if request.param == "no memfd_create":
         monkeypatch.delattr(os, "memfd_create", raising=False)
     elif request.param == "no /proc":
-        monkeypatch.setattr(certificates, "_DESCRIPTORS", str(tmp_path / "none"))
+        monkeypatch.setattr(keyfiles, "_DESCRIPTORS", str(tmp_path / "none"))
     elif request.param == "memfd_create is forbidden":
 
         def memfd_create(name: str) -> int:
