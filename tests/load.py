@@ -119,9 +119,10 @@ class Peer(AMP):
             seen[f"read {box[b'_command'].decode()}"] += 1
         super().ampBoxReceived(box)
 
-    def pause_receiving(self, before_change: bool = False) -> None:
+    def _pause_for_backlog(self) -> None:
+        # Not every pause of `pause_receiving`: a turn left to other connections is one, too.
         seen["paused"] += 1
-        super().pause_receiving(before_change)
+        super()._pause_for_backlog()
 
     @Sum.responder
     def sum(self, a: int, b: int) -> dict[str, int]:
@@ -522,7 +523,7 @@ async def flood_both(case: Case, callers: int, count: int, size: int, **limits: 
     async with case.server(extra=3 * min(callers, 1000) * len(BIG), **limits) as child:
         own = Memory(os.getpid())
         async with child.connect(child.limits) as amp:
-            seen.clear()  # Closing pauses, too: that of connections before, and of this one later.
+            seen.clear()
             before, _ = await child.report(amp)
             theirs = amp.callRemote(Flood, callers=callers, count=count, size=size)
             answered = await flood(amp, callers, count, size)
