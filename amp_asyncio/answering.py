@@ -14,7 +14,7 @@ import sys
 from collections import deque
 from collections.abc import Awaitable
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, TypeAlias
 
 from .asking import Asking
 from .boxes import (
@@ -32,7 +32,6 @@ from .boxes import (
 )
 from .errors import (
     BadArguments,
-    BadLocalReturn,
     ConnectionLost,
     ProtocolSwitched,
     RemoteAmpError,
@@ -40,7 +39,7 @@ from .errors import (
     shortened,
 )
 from .limits import box_cost
-from .locators import Responder, ResponderLocator
+from .locators import BoxResponder, MethodResponder, Responder, ResponderLocator, is_awaitable
 
 __all__ = ["Answering"]
 
@@ -51,6 +50,9 @@ _responding: ContextVar[Any] = ContextVar("_responding", default=(None, None))
 
 # From Python 3.12 on, a responder that does not wait is done at once, without a trip through the loop.
 _EAGERLY: dict[str, Any] = {"eager_start": True} if sys.version_info >= (3, 12) else {}
+
+
+_Steps: TypeAlias = MethodResponder | BoxResponder
 
 
 class Answering(Asking):
@@ -76,15 +78,17 @@ class Answering(Asking):
         self._responders: set[asyncio.Task[None]] = set()
         # Those of them that wait until the others are done.
         self._closing: set[asyncio.Task[None]] = set()
-        self._backlog: deque[tuple[AmpBox, Responder]] = deque()
+        self._backlog: deque[tuple[AmpBox, _Steps]] = deque()
 
     def _command_received(self, box: AmpBox) -> None:
         """Answer a command, or let it wait for its turn."""
         try:
             responder = self._responder(box[COMMAND])
         except Exception as error:
-            responder = _failing(error)  # A refusal waits for its turn, too: it takes memory as well.
-        if getattr(responder, "changes_connection", False):
+            responder = BoxResponder(
+                _failing(error)
+            )  # A refusal waits for its turn, too: it takes memory as well.
+        if responder.changes_connection:
             # What follows may not be AMP: that is known when the command is answered.
             self._sender().pause_receiving(before_change=True)
             self._changing = box
@@ -96,50 +100,54 @@ class Answering(Asking):
         else:
             self._begin(box, responder)
 
-    def _responder(self, command: bytes) -> Responder:
+    def _responder(self, command: bytes) -> _Steps:
         responder = self.locator.locateResponder(command)
+        if type(responder) is MethodResponder:
+            return responder
         if responder is None:
             raise RemoteAmpError(UNHANDLED_ERROR_CODE, f"Unhandled Command: {shortened(command)}")
-        return responder
+        return BoxResponder(responder)
 
-    def _begin(self, box: AmpBox, responder: Responder) -> None:
+    def _begin(self, box: AmpBox, responder: _Steps) -> None:
         """Run a responder, at once or in a task of its own."""
         self._progress += 1
         try:
-            answer = responder(box)
-            if isinstance(answer, AmpBox):
-                self._reply(box, answer)
-            elif isinstance(answer, Awaitable):
-                self._answer_later(box, answer)
-            else:
-                raise _no_box(responder, answer)
+            answer = responder.begin(box)
         except Exception as error:
             self._refuse(box, error)
+        else:
+            if is_awaitable(answer):
+                self._answer_later(box, responder, answer)
+            else:
+                self._reply(box, responder, answer)
 
-    def _answer_later(self, box: AmpBox, answer: Awaitable[AmpBox]) -> None:
+    def _answer_later(self, box: AmpBox, responder: _Steps, answer: Awaitable[Any]) -> None:
         """Give a responder that has to wait a task of its own."""
-        task = asyncio.Task(self._answer(box, answer), loop=asyncio.get_running_loop(), **_EAGERLY)
+        loop = asyncio.get_running_loop()
+        task = asyncio.Task(self._answer(box, responder, answer), loop=loop, **_EAGERLY)
         if not task.done():  # pragma: no branch: before 3.12 it never is
             self._responders.add(task)
             task.add_done_callback(self._responder_done)
 
-    async def _answer(self, box: AmpBox, answer: Awaitable[AmpBox]) -> None:
+    async def _answer(self, box: AmpBox, responder: _Steps, answer: Awaitable[Any]) -> None:
         token = _responding.set((self, asyncio.current_task()))
         try:
             try:
-                reply = await answer
+                objects = await answer
+            except Exception as error:
+                responder.raise_declared(error)
+                raise
             finally:
                 # What the answer starts, such as reading for another protocol, must not keep us alive.
                 _responding.reset(token)
-            if not isinstance(reply, AmpBox):
-                raise _no_box(answer, reply)
-            self._reply(box, reply)
         except Exception as error:
             self._refuse(box, error)
         except asyncio.CancelledError as error:
             # Whoever cancelled it, the peer must not wait for ever.
             self._refuse(box, error)
             raise
+        else:
+            self._reply(box, responder, objects)
 
     def _responder_done(self, task: asyncio.Task[None]) -> None:
         self._responders.discard(task)
@@ -225,13 +233,22 @@ class Answering(Asking):
 
     # --- sending what comes of it ---
 
-    def _reply(self, box: AmpBox, reply: AmpBox) -> None:
+    def _reply(self, box: AmpBox, responder: _Steps, answer: Any) -> None:
         """Send the answer to the command in `box`, if it asked for one."""
         tag = box.get(ASK)
-        if tag is not None:
-            reply[ANSWER] = tag
-            self._emit(reply)
-        self._answered_or_refused(box)
+        try:
+            written = responder.written(answer, tag) if tag is not None and self._by_bytes else None
+            if written is not None:
+                self._emit(written)
+            else:
+                reply = responder.box(answer)
+                if tag is not None:
+                    reply[ANSWER] = tag
+                    self._emit(reply)
+        except Exception as error:
+            self._refuse(box, error)
+        else:
+            self._answered_or_refused(box)
 
     def _refuse(self, box: AmpBox, error: BaseException) -> None:
         """Say that the command in `box` failed: to the peer, and to the log where it is our fault."""
@@ -262,10 +279,13 @@ class Answering(Asking):
             self._changing = None
             self._sender().resume_receiving()
 
-    def _emit(self, box: AmpBox) -> None:
+    def _emit(self, answer: AmpBox | bytes) -> None:
         """Send an answer, unless there is nobody left to send it to."""
         try:
-            box._sendTo(self._sender())
+            if isinstance(answer, bytes):
+                self._sender().send_bytes(answer)
+            else:
+                answer._sendTo(self._sender())
         except (ConnectionLost, ProtocolSwitched) as error:
             logger.debug("%r: an answer went nowhere: %s", self, error)
 
@@ -275,12 +295,6 @@ def _failing(error: Exception) -> Responder:
         raise error
 
     return fail
-
-
-def _no_box(responder: object, answer: object) -> BadLocalReturn:
-    return BadLocalReturn(
-        f"{responder!r} returned {shortened(answer)}", TypeError("a responder returns an AmpBox")
-    )
 
 
 def _as_value(description: str | bytes) -> bytes:

@@ -21,7 +21,7 @@ import operator
 import os
 import pathlib
 import re
-from collections.abc import Iterable, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from typing import Any
 
 from .boxes import MAX_VALUE_LENGTH, AmpBox
@@ -42,6 +42,10 @@ __all__ = [
     "String",
     "Unicode",
 ]
+
+
+# The hooks above `toString` and `fromString`.
+_HOOKS = ("retrieve", "toBox", "fromBox", "toStringProto", "fromStringProto")
 
 
 class Argument:
@@ -85,6 +89,16 @@ class Argument:
         value = self.retrieve(objects, python_name(name), proto)
         if value is not None or not self.optional:
             strings[name] = self.toStringProto(value, proto)
+
+    def _plain_hooks(self) -> tuple[Callable[[Any], bytes], Callable[[bytes], Any]] | None:
+        """Return `toString` and `fromString`, or None where a subclass uses a hook above these.
+
+        A schema calls these two themselves: the layers above would cost three calls for each value.
+        """
+        for hook in _HOOKS:
+            if getattr(getattr(self, hook), "__func__", None) is not getattr(Argument, hook):
+                return None
+        return self.toString, self.fromString
 
     def fromStringProto(self, inString: bytes, proto: Any) -> Any:
         """Return the value that `inString` stands for on the connection `proto`."""

@@ -39,6 +39,8 @@ class Asking:
     _counter = 0
     # Why no question can be answered any more, once that is so.
     _over: ConnectionLost | ProtocolSwitched | None = None
+    # Whether what takes the boxes also takes their bytes alone.
+    _by_bytes = False
     # Whether the connection would rather have no questions.
     _held = False
     # How many bytes the questions in `_open` have.
@@ -67,7 +69,32 @@ class Asking:
         responder; `UnknownRemoteError` where that failed otherwise; `MalformedAmpBox` where the
         answer does not parse; `ConnectionLost` and `ProtocolSwitched` where there can be none.
         """
-        return commandType(*a, **kw)._doCommand(self)
+        future = None if a else self._ask_at_once(commandType, kw)
+        return commandType(*a, **kw)._doCommand(self) if future is None else future
+
+    def _ask_at_once(self, command: type[Command], objects: dict[str, Any]) -> _AnyFuture | None:
+        """Ask without making a box of it; return None where anything speaks against that."""
+        template = command._template
+        if template is None or not (self._by_bytes and command.requiresAnswer):
+            return None
+        if self._waiting or self._held or self._over is not None:
+            return None
+        tag = b"%x" % (self._counter + 1)
+        data = template.fill(tag, objects)
+        if data is None:
+            return None
+        size = len(data) + template.overhead
+        if self._unanswered + size > self.limits.window:
+            return None
+        try:
+            self._sender().send_bytes(data)
+        except (ConnectionLost, ProtocolSwitched):
+            return None
+        future: _AnyFuture = asyncio.get_running_loop().create_future()
+        self._counter += 1
+        self._unanswered += size
+        self._open[tag] = (command._any_question, future, size)
+        return future
 
     def callRemoteString(
         self, command: bytes | str, requiresAnswer: bool = True, **kw: bytes

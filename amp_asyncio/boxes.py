@@ -57,6 +57,13 @@ class BoxSender(Protocol):
         `NoEmptyBoxes`, `MalformedAmpBox` or `TypeError` where it is no box that could be sent.
         """
 
+    @property
+    def takes_bytes(self) -> bool:
+        """Whether a plain box may be sent by its bytes alone; asked once, before anything is sent."""
+
+    def send_bytes(self, data: bytes) -> None:
+        """Send the bytes of a plain box, as `sendBox` sends the box."""
+
     def unhandledError(self, error: BaseException) -> None:
         """Log an error that nobody handles, and close the connection."""
 

@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar, TypeVar
 
 from .arguments import Argument
-from .boxes import UNHANDLED_ERROR_CODE, Box
+from .boxes import ANSWER, ASK, UNHANDLED_ERROR_CODE, Box
 from .errors import RemoteAmpError, UnhandledCommand, UnknownRemoteError
 from .schemas import Schema, wire_name
+from .templates import Template
 
 __all__ = ["PROTOCOL_ERRORS", "Command", "Question"]
 
@@ -83,6 +85,11 @@ class Command(Question):
     _declared: ClassVar[dict[type[Exception], tuple[bytes, bool]]] = {}
     _arguments: ClassVar[Schema] = Schema([], "Command")
     _response: ClassVar[Schema] = Schema([], "Command")
+    # How question and answer are written at once, where no subclass does it in another way; and what
+    # stands for any question that was: the answer can be taken without knowing what was asked.
+    _template: ClassVar[Template | None] = None
+    _response_template: ClassVar[Template | None] = None
+    _any_question: ClassVar[Command]
 
     def __init_subclass__(cls, **kw: Any) -> None:
         super().__init_subclass__(**kw)
@@ -92,6 +99,14 @@ class Command(Question):
         cls._response = Schema(cls.response, f"the answer to {name}")
         cls.arguments = cls._arguments.pairs
         cls.response = cls._response.pairs
+        cls._template = cls._response_template = None
+        if cls.commandType is Box and all(
+            map(cls._inherits, ("__init__", "makeArguments", "_doCommand"))
+        ):
+            cls._template = Template.of(cls._arguments, ASK, _command=cls.commandName)
+            cls._any_question = cls.__new__(cls)
+        if cls.responseType is Box and cls._inherits("makeResponse"):
+            cls._response_template = Template.of(cls._response, ANSWER)
         cls._declared = _declared_errors(cls)
         merged: dict[type[Exception], tuple[bytes, bool]] = {}
         for base in reversed(cls.__mro__):
@@ -101,6 +116,11 @@ class Command(Question):
         cls.fatalErrors = {error: code for error, (code, fatal) in merged.items() if fatal}
         cls.allErrors = {error: code for error, (code, _) in merged.items()}
         cls.reverseErrors = {code: error for error, code in cls.allErrors.items()}
+
+    @classmethod
+    def _inherits(cls, *methods: str) -> bool:
+        """Return whether a subclass has left these methods as they are here."""
+        return all(inspect.getattr_static(cls, name) is vars(Command)[name] for name in methods)
 
     def __init__(self, **kw: Any) -> None:
         self._arguments.check(kw)

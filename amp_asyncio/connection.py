@@ -36,8 +36,10 @@ _LINGER = 1.0
 _PATIENCE = 10
 
 # How many boxes of one connection are given out in one turn of the loop. On uvloop, one read event
-# brings up to 2 MiB; as tiny commands, they would keep all other connections waiting for seconds.
-_QUOTA = 1000
+# brings up to 2 MiB; as tiny commands, they would keep all other connections waiting for seconds. So
+# few, because what is answered in a turn leaves at its end: the peer then works on the first answers
+# while we work on the later commands, which with 100 in flight makes the two 1.5 times as fast.
+_QUOTA = 64
 
 # How many bytes may be sent in one turn of the loop before new questions wait for the next.
 _FULL_OUTBOX = 256 * 1024
@@ -168,10 +170,10 @@ class BoxConnection(asyncio.Protocol):
     def resume_receiving(self) -> None:
         """Take one pause back; after the last, go on with the bytes behind that box."""
         self._pauses -= 1
+        if not self._pauses and not self._delivering:
+            self._deliver()
         if not self._pauses:
             self._read(True)
-            if not self._delivering:
-                self._deliver()
 
     def _read(self, go_on: bool) -> None:
         """Pause or resume the transport's reading, unless it is so already, or is closing."""
@@ -236,6 +238,17 @@ class BoxConnection(asyncio.Protocol):
         data = box.serialize()
         if self._debug:
             logger.debug("%r: sent %s", self, shortened(dict(box)))
+        self.send_bytes(data)
+
+    @property
+    def takes_bytes(self) -> bool:
+        """Whether `send_bytes` will do: nobody looks at the boxes on their way out."""
+        return not self._debug and type(self).sendBox is BoxConnection.sendBox
+
+    def send_bytes(self, data: bytes) -> None:
+        """Send a box that was written already; raises `ConnectionLost` as `sendBox` does."""
+        if self._finished or self.transport is None:
+            self._check_open()
         if not self._outbox:
             self._loop.call_soon(self._flush)
         self._outbox.append(data)

@@ -20,6 +20,7 @@ class BoxDispatcher(Answering):
     def startReceivingBoxes(self, boxSender: BoxSender) -> None:
         """Take `boxSender` for the way back."""
         self.boxSender = boxSender
+        self._by_bytes = getattr(boxSender, "takes_bytes", False)
 
     def ampBoxReceived(self, box: AmpBox) -> None:
         """Take a box to where it belongs.

@@ -10,14 +10,21 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable
-from functools import partial
 from typing import Any, ClassVar, Protocol, TypeAlias
 
 from .boxes import AmpBox, Box
 from .commands import Command
-from .errors import BadArguments, BadLocalReturn, MalformedAmpBox, RemoteAmpError
+from .errors import BadArguments, BadLocalReturn, MalformedAmpBox, RemoteAmpError, shortened
 
-__all__ = ["CommandLocator", "Responder", "ResponderLocator", "SimpleStringLocator"]
+__all__ = [
+    "BoxResponder",
+    "CommandLocator",
+    "MethodResponder",
+    "Responder",
+    "ResponderLocator",
+    "SimpleStringLocator",
+    "is_awaitable",
+]
 
 Responder: TypeAlias = Callable[[AmpBox], AmpBox | Awaitable[AmpBox]]
 
@@ -60,65 +67,111 @@ class CommandLocator:
             return None
         command, method_name = found
         method = getattr(self, method_name)
-        if method is None:
-            # A subclass withdraws a responder as it would any method, by setting its name to None.
-            return None
-        responder = partial(self._respond, command, method)
-        if command.responseType is not Box:
-            # (A partial takes any attribute, which its type does not say.)
-            responder.changes_connection = True  # type: ignore[attr-defined]
-        return responder
+        # A subclass withdraws a responder as it would any method, by setting its name to None.
+        return None if method is None else MethodResponder(command, method, self)
 
-    def _respond(
-        self, command: type[Command], method: Callable[..., Any], box: AmpBox
-    ) -> AmpBox | Awaitable[AmpBox]:
-        """Call a responder with the arguments in `box`, and return the box of its answer."""
-        try:
-            arguments = command.parseArguments(box, self)
-        except MalformedAmpBox as error:
-            raise BadArguments(*error.args) from error
-        try:
-            answer = method(**arguments)
-        except Exception as error:
-            _raise_declared(command, error)
-            raise
-        # Nearly every plain responder returns a dict: only for others is it worth to ask further.
-        if type(answer) is not dict and inspect.isawaitable(answer):
-            return self._respond_later(command, method, answer)
-        return self._make_answer(command, method, answer)
 
-    async def _respond_later(
-        self, command: type[Command], method: Callable[..., Any], answer: Awaitable[Any]
-    ) -> AmpBox:
+class MethodResponder:
+    """A method that answers a command, with the command's schema around it.
+
+    Whoever calls it finds a `Responder`, from box to box. The dispatcher goes its steps one by one
+    instead: then an `async def` method needs no second coroutine around it, and an answer that can be
+    written at once needs no box.
+    """
+
+    __slots__ = ("_command", "_method", "_proto")
+
+    def __init__(self, command: type[Command], method: Callable[..., Any], proto: Any) -> None:
+        self._command = command
+        self._method = method
+        self._proto = proto
+
+    def __call__(self, box: AmpBox) -> AmpBox | Awaitable[AmpBox]:
+        answer = self.begin(box)
+        return self._finish(answer) if is_awaitable(answer) else self.box(answer)
+
+    async def _finish(self, answer: Awaitable[Any]) -> AmpBox:
         try:
             objects = await answer
         except Exception as error:
-            _raise_declared(command, error)
+            self.raise_declared(error)
             raise
-        return self._make_answer(command, method, objects)
+        return self.box(objects)
 
-    def _make_answer(self, command: type[Command], method: Callable[..., Any], objects: Any) -> AmpBox:
-        if objects is None and not command.response:
+    @property
+    def changes_connection(self) -> bool:
+        """Whether what comes behind the command may not be AMP."""
+        return self._command.responseType is not Box
+
+    def begin(self, box: AmpBox) -> Any:
+        """Call the method with the arguments in `box`, and return what it returns."""
+        try:
+            arguments = self._command.parseArguments(box, self._proto)
+        except MalformedAmpBox as error:
+            raise BadArguments(*error.args) from error
+        try:
+            return self._method(**arguments)
+        except Exception as error:
+            self.raise_declared(error)
+            raise
+
+    def raise_declared(self, error: Exception) -> None:
+        """Raise what the peer is to be told of `error`, if the command declares a code for it.
+
+        Of several classes that fit, the most derived counts.
+        """
+        command = self._command
+        for kind in type(error).__mro__:
+            if kind in command.allErrors:
+                fatal = kind in command.fatalErrors
+                raise RemoteAmpError(command.allErrors[kind], str(error), fatal, error) from error
+
+    def written(self, objects: Any, tag: bytes) -> bytes | None:
+        """Return the bytes of the answer `objects`, where they can be had without a box."""
+        template = self._command._response_template
+        return None if template is None else template.fill(tag, objects)
+
+    def box(self, objects: Any) -> AmpBox:
+        """Return the box of the answer `objects`."""
+        if objects is None and not self._command.response:
             objects = {}
         try:
-            return command.makeResponse(objects, self)
+            return self._command.makeResponse(objects, self._proto)
         except Exception as error:
-            name = getattr(method, "__qualname__", repr(method))
+            name = getattr(self._method, "__qualname__", repr(self._method))
             raise BadLocalReturn(
-                f"{name} returned {objects!r}, which does not answer {command.__name__}", error
+                f"{name} returned {objects!r}, which does not answer {self._command.__name__}", error
             ) from error
 
 
-def _raise_declared(command: type[Command], error: Exception) -> None:
-    """Raise what the peer is to be told of `error`, if the command declares a code for it.
+class BoxResponder:
+    """Any other responder, in the same steps."""
 
-    Of several classes that fit, the most derived counts.
-    """
-    for kind in type(error).__mro__:
-        if kind in command.allErrors:
-            fatal = kind in command.fatalErrors
-            code = command.allErrors[kind]
-            raise RemoteAmpError(code, str(error), fatal, error) from error
+    __slots__ = ("begin", "changes_connection")
+
+    def __init__(self, responder: Responder) -> None:
+        self.begin: Callable[[AmpBox], Any] = responder
+        self.changes_connection: bool = getattr(responder, "changes_connection", False)
+
+    def raise_declared(self, error: Exception) -> None:
+        """Do nothing: such a responder raises `RemoteAmpError` itself."""
+
+    def written(self, objects: Any, tag: bytes) -> None:
+        """Return None: the answer is a box, and perhaps of a kind that does something."""
+
+    def box(self, objects: Any) -> AmpBox:
+        """Return the answer, which is to be a box."""
+        if not isinstance(objects, AmpBox):
+            raise BadLocalReturn(
+                f"{self.begin!r} returned {shortened(objects)}",
+                TypeError("a responder returns an AmpBox"),
+            )
+        return objects
+
+
+def is_awaitable(answer: Any) -> bool:
+    """Return whether a responder's answer is still to come; most that are there are a dict."""
+    return not isinstance(answer, dict) and inspect.isawaitable(answer)
 
 
 class SimpleStringLocator:

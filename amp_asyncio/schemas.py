@@ -7,8 +7,8 @@ gets to know the command and the argument that it is about.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Callable, Container, Iterable, Mapping
+from typing import Any, TypeAlias, TypeVar
 
 from .boxes import ANSWER, ASK, COMMAND, ERROR, MAX_KEY_LENGTH, AmpBox
 from .errors import InvalidSignature, MalformedAmpBox, cut, shortened
@@ -26,6 +26,7 @@ PYTHON_KEYWORDS = frozenset(
 RESERVED = frozenset((ASK, ANSWER, COMMAND, ERROR))
 
 _Box = TypeVar("_Box", bound=AmpBox)
+_Codec: TypeAlias = tuple[bytes, str, bool, Callable[[Any], bytes], Callable[[bytes], Any]]
 
 
 def wire_name(name: object, what: str) -> bytes:
@@ -55,12 +56,18 @@ class Schema:
     `pairs` is what a `Command` or an `AmpList` was defined with; `what` names it in errors;
     `reserved` has the names that it cannot use.
 
+    Attributes:
+        pairs: the names, as bytes, and the arguments.
+        codecs: what is known beforehand of each argument: its name on the wire and in Python, whether
+            it is optional, what makes bytes of a value, and what makes a value of bytes. None where an
+            argument looks at more than its own value, and has to be given all of them.
+
     Raises `TypeError` or `ValueError` for a schema that cannot work: a name that is repeated (also
     one that differs on the wire, and not in Python), empty, too long or reserved; a value that is no
     `Argument`.
     """
 
-    __slots__ = ("_names", "_required", "_what", "pairs")
+    __slots__ = ("_names", "_required", "_what", "codecs", "pairs")
 
     def __init__(
         self,
@@ -70,6 +77,7 @@ class Schema:
     ) -> None:
         self.pairs: list[tuple[bytes, Any]] = []
         self._what = what
+        self.codecs: list[_Codec] | None = []
         names: dict[str, bytes] = {}
         required = set()
         for pair in pairs:
@@ -95,12 +103,24 @@ class Schema:
             if not getattr(argument, "optional", False):
                 required.add(identifier)
             self.pairs.append((name, argument))
+            hooks = argument._plain_hooks() if hasattr(argument, "_plain_hooks") else None
+            if hooks is None:
+                self.codecs = None
+            elif self.codecs is not None:
+                self.codecs.append((name, identifier, argument.optional, *hooks))
         self._names = frozenset(names)
         self._required = frozenset(required)
+
+    @property
+    def has_optional(self) -> bool:
+        """Whether an argument may be left out."""
+        return self._required != self._names
 
     def check(self, objects: Mapping[str, Any]) -> None:
         """Raise `InvalidSignature` unless `objects` has all the required names and no unknown one."""
         given = objects.keys()
+        if given == self._names:
+            return
         if not self._required <= given:
             missing = ", ".join(sorted(self._required - given))
             raise InvalidSignature(f"{self._what}: missing {missing}")
@@ -114,16 +134,23 @@ class Schema:
         Raises `InvalidSignature` as `check` does, `TypeError` where `objects` is no mapping, and
         whatever an argument raises for a value, with a note that says whose value it was.
         """
-        if not isinstance(objects, Mapping):
+        if type(objects) is not dict and not isinstance(objects, Mapping):
             raise TypeError(f"{self._what}: {objects!r} is no mapping of names to values")
         self.check(objects)
-        remaining = dict(objects)
-        for name, argument in self.pairs:
-            try:
-                argument.toBox(name, box, remaining, proto)
-            except Exception as error:
-                error.add_note(f"{self._what}: {name!r} could not be encoded")
-                raise
+        name = b""
+        try:
+            if self.codecs is not None:
+                for name, identifier, optional, to_string, _ in self.codecs:
+                    value = objects.get(identifier)
+                    if value is not None or not optional:
+                        box[name] = to_string(value)
+            else:
+                remaining = dict(objects)
+                for name, argument in self.pairs:
+                    argument.toBox(name, box, remaining, proto)
+        except Exception as error:
+            error.add_note(f"{self._what}: {name!r} could not be encoded")
+            raise
         return box
 
     def decode(self, strings: Mapping[bytes, bytes], proto: Any) -> dict[str, Any]:
@@ -132,17 +159,23 @@ class Schema:
         Raises `MalformedAmpBox` for a value that is missing or that its argument does not take; it
         names the value and comes from the argument's own error.
         """
-        remaining = dict(strings)
         objects: dict[str, Any] = {}
-        for name, argument in self.pairs:
-            try:
-                argument.fromBox(name, remaining, objects, proto)
-            except Exception as error:
-                if name in strings:
-                    problem = f"{name!r} is {shortened(strings[name])}: {cut(str(error))}"
-                elif isinstance(error, KeyError):
-                    problem = f"{error} is missing"
-                else:
-                    problem = f"{name!r}: {cut(str(error))}"
-                raise MalformedAmpBox(f"{self._what}: {problem}") from error
+        name = b""
+        try:
+            if self.codecs is not None:
+                for name, identifier, optional, _, from_string in self.codecs:
+                    absent = optional and name not in strings
+                    objects[identifier] = None if absent else from_string(strings[name])
+            else:
+                remaining = dict(strings)
+                for name, argument in self.pairs:
+                    argument.fromBox(name, remaining, objects, proto)
+        except Exception as error:
+            if name in strings:
+                problem = f"{name!r} is {shortened(strings[name])}: {cut(str(error))}"
+            elif isinstance(error, KeyError):
+                problem = f"{error} is missing"
+            else:
+                problem = f"{name!r}: {cut(str(error))}"
+            raise MalformedAmpBox(f"{self._what}: {problem}") from error
         return objects
