@@ -66,8 +66,11 @@ class Answering(Asking):
     # How many bytes the commands in `_backlog` have, and whether reading pauses because of them.
     _backlog_size = 0
     _overfull = False
-    # Commands begun and finished so far, and the timer that looks whether they grow in number.
-    _progress = 0
+    # The commands that wait to begin; made, as `_waiting` is, when there is one.
+    _backlog: deque[tuple[AmpBox, _Steps]] | tuple[()] = ()
+    # Those responders that wait until the others are done.
+    _closing: frozenset[asyncio.Task[None]] = frozenset()
+    # What looks whether anything has moved.
     _stall_timer: asyncio.TimerHandle | None = None
     # Set when commands that waited may have begun; made when somebody waits for that.
     _unblocked: asyncio.Event | None = None
@@ -75,10 +78,8 @@ class Answering(Asking):
     def __init__(self, locator: ResponderLocator) -> None:
         super().__init__()
         self.locator = locator
+        self._progress = 0  # Commands begun and finished so far.
         self._responders: set[asyncio.Task[None]] = set()
-        # Those of them that wait until the others are done.
-        self._closing: set[asyncio.Task[None]] = set()
-        self._backlog: deque[tuple[AmpBox, _Steps]] = deque()
 
     def _command_received(self, box: AmpBox) -> None:
         """Answer a command, or let it wait for its turn."""
@@ -93,7 +94,8 @@ class Answering(Asking):
             self._sender().pause_receiving(before_change=True)
             self._changing = box
         if self._backlog or not self._may_begin():
-            self._backlog.append((box, responder))
+            backlog = self._backlog = self._backlog or deque()
+            backlog.append((box, responder))
             self._backlog_size += box_cost(box)
             if self._backlog_size > self.limits.max_backlog and not self._overfull:
                 self._pause_for_backlog()
@@ -151,7 +153,8 @@ class Answering(Asking):
 
     def _responder_done(self, task: asyncio.Task[None]) -> None:
         self._responders.discard(task)
-        self._closing.discard(task)
+        if self._closing:
+            self._closing -= {task}
         self._progress += 1
         if self._backlog:
             self._begin_waiting()
@@ -215,7 +218,7 @@ class Answering(Asking):
 
     def _drop_backlog(self) -> None:
         """Forget the commands that have not begun: there is nobody left to answer."""
-        self._backlog.clear()
+        self._backlog = ()
         self._backlog_size = 0
         self._stop_watching()
         self._wake()
@@ -224,7 +227,7 @@ class Answering(Asking):
         """Wait until every command is done, but for those whose responders wait here themselves."""
         dispatcher, task = _responding.get()
         if dispatcher is self and task in self._responders | {asyncio.current_task()}:
-            self._closing.add(task)
+            self._closing |= {task}
             self._begin_waiting()
         while self._backlog or self._responders - self._closing:
             self._unblocked = self._unblocked or asyncio.Event()

@@ -35,21 +35,22 @@ class Asking:
 
     boxSender: BoxSender | None = None
 
-    # The number of the last command; the tag of a question is its hexadecimal form.
-    _counter = 0
     # Why no question can be answered any more, once that is so.
     _over: ConnectionLost | ProtocolSwitched | None = None
     # Whether what takes the boxes also takes their bytes alone.
     _by_bytes = False
     # Whether the connection would rather have no questions.
     _held = False
-    # How many bytes the questions in `_open` have.
-    _unanswered = 0
+    # Those that wait: the question, or None for a command that wants no answer. A deque takes more than
+    # all else that an idle connection needs, so it is made when the first one has to wait.
+    _waiting: deque[tuple[Question | None, AmpBox, _AnyFuture]] | tuple[()] = ()
 
     def __init__(self) -> None:
+        self._counter = (
+            0  # The number of the last command; the tag of a question is its hexadecimal form.
+        )
+        self._unanswered = 0  # How many bytes the questions in `_open` have.
         self._open: dict[bytes, tuple[Question, _AnyFuture, int]] = {}
-        # Those that wait: the question, or None for a command that wants no answer.
-        self._waiting: deque[tuple[Question | None, AmpBox, _AnyFuture]] = deque()
 
     def callRemote(self, commandType: type[Command], *a: Any, **kw: Any) -> _AnyFuture:
         """Ask the peer to do a command, and return the future of its answer, a dictionary.
@@ -124,7 +125,8 @@ class Asking:
         size = box_cost(box) + _TAG_COST
         if self._waiting or not self._may_send(size):
             box.serialize()  # Only to raise what is wrong with it here, to whom it concerns.
-            self._waiting.append((asked, box, future))
+            waiting = self._waiting = self._waiting or deque()
+            waiting.append((asked, box, future))
         else:
             try:
                 self._ask(asked, box, size, future)
@@ -218,7 +220,7 @@ class Asking:
             *((asked, future) for asked, _, future in self._waiting),
         ]
         self._open.clear()
-        self._waiting.clear()
+        self._waiting = ()
         self._unanswered = 0
         for asked, future in unanswered:
             _give_up(asked, future, reason)
