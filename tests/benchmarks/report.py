@@ -23,6 +23,8 @@ TWISTED = "Twisted AMP"
 OURS = "amp_asyncio"
 #: From a row of ours to the limit on the same loop.
 LIMITS = {
+    "limit, coalescing": "limit",
+    "limit, coalescing, uvloop": "limit, uvloop",
     OURS: "limit",
     f"{OURS}, uvloop": "limit, uvloop",
     f"{OURS}, plain def": "limit",
@@ -95,15 +97,14 @@ def machine() -> list[str]:
             libraries.append(f"{name} {version(name)}")
         except PackageNotFoundError:
             continue
-    return [
-        f"{model} ({platform.machine()}), {os.cpu_count()} cores, {platform.system()} {platform.release()}",
-        f"{platform.python_implementation()} {platform.python_version()}, {', '.join(libraries)}",
-    ]
+    system = f"{platform.system()} {platform.release()} {platform.machine()}"
+    python = f"{platform.python_implementation()} {platform.python_version()}"
+    return [f"{model}, {os.cpu_count()} cores, {system}", ", ".join([python, *libraries])]
 
 
 def number(value: float | None, digits: int = 0) -> str:
     if value is None:
-        return "–"
+        return "-"
     return f"{value:,.{digits}f}"
 
 
@@ -171,10 +172,18 @@ def _ratios(results: Results, shown: list[Shape]) -> list[str]:
     rows = []
     for label in (OURS, f"{OURS}, uvloop"):
         for other in (LIMITS[label], TWISTED):
-            ratios = [results.ratio(shape.name, label, other) for shape in shown]
-            if any(ratios):
-                rows.append([f"{label} ÷ {other}", *(number(ratio, 2) for ratio in ratios)])
+            if other in results.labels(shape.name for shape in shown):
+                cells = [_compared(results, shape, label, other) for shape in shown]
+                rows.append([f"{label} to {other}", *cells])
     return _table(["", *(shape.title for shape in shown)], rows)
+
+
+def _compared(results: Results, shape: Shape, label: str, other: str) -> str:
+    """A ratio; of bytes, the difference."""
+    if shape.unit != "bytes":
+        return number(results.ratio(shape.name, label, other), 2)
+    mine, theirs = results.median(shape.name, label), results.median(shape.name, other)
+    return "-" if mine is None or theirs is None else f"{mine - theirs:+,.0f} bytes"
 
 
 def _cpu(results: Results, shown: list[Shape]) -> list[str]:
@@ -185,7 +194,7 @@ def _cpu(results: Results, shown: list[Shape]) -> list[str]:
         cells = []
         for shape in shown:
             cpu = results.cpu(shape.name, label)
-            cells.append(f"{cpu[0]:.1f} + {cpu[1]:.1f}" if cpu else "–")
+            cells.append(f"{cpu[0]:.1f} + {cpu[1]:.1f}" if cpu else "-")
         rows.append([label, *cells])
     head = ["CPU seconds per 100,000, client + server", *(shape.title for shape in shown)]
     return [*_table(head, rows), ""]

@@ -49,6 +49,8 @@ from shapes import (
 ROWS = [
     Row("limit", "bare", "asyncio"),
     Row("limit, uvloop", "bare", "uvloop"),
+    Row("limit, coalescing", "coalescing", "asyncio"),
+    Row("limit, coalescing, uvloop", "coalescing", "uvloop"),
     Row("amp_asyncio", "ours", "asyncio"),
     Row("amp_asyncio, uvloop", "ours", "uvloop"),
     Row("amp_asyncio, plain def", "ours-def", "asyncio"),

@@ -18,6 +18,9 @@ __all__ = ["IMPORTS", "SHAPES", "Row", "Sample", "Scale", "Shape", "take", "take
 
 VALUE = 60_000
 
+#: Who takes part in the shapes that are for comparison.
+ALL = frozenset("bare coalescing ours ours-def twisted websockets grpc".split())
+
 
 @dataclass(frozen=True)
 class Row:
@@ -42,7 +45,9 @@ class Shape:
     order: str = "calls"
     arguments: dict[str, Any] = field(default_factory=dict)
     per_call: float = 1.0
-    kinds: frozenset[str] = frozenset({"bare", "ours", "ours-def", "twisted", "websockets", "grpc"})
+    kinds: frozenset[str] = frozenset(
+        {"bare", "coalescing", "ours", "ours-def", "twisted", "websockets", "grpc"}
+    )
     held: int = 0
 
     @property
@@ -174,7 +179,11 @@ def take_memory(row: Row, pem: str, connections: int) -> Sample:
 
 def take_import(statement: str) -> Sample:
     """Return the milliseconds of the statement alone, in a new interpreter."""
-    program = f"from time import perf_counter as now; start = now(); {statement}; print((now() - start) * 1e3)"
+    program = (
+        "from time import perf_counter as now; start = now()\n"
+        f"{statement}\n"
+        "print((now() - start) * 1e3)"
+    )
     # (-P: modules come from where they are installed, not from the current folder.)
     done = subprocess.run(
         [sys.executable, "-P", "-c", program], capture_output=True, text=True, check=True

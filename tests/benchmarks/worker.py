@@ -17,7 +17,6 @@ import resource
 import sys
 from pathlib import Path
 from time import perf_counter, process_time
-from typing import Any
 
 import peers
 
@@ -40,8 +39,7 @@ class Worker:
         """Return the CPU seconds of all threads so far, and the resident bytes."""
         if collect:
             gc.collect()
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-        return {"cpu": process_time(), "memory": pages * resource.getpagesize()}
+        return {"cpu": process_time(), "memory": resident()}
 
     # --- the server ---
 
@@ -118,6 +116,11 @@ class Worker:
         connection = await self.peer.connect(port, size, tls)
         await connection.ask()
         return connection
+
+
+def resident() -> int:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize()
 
 
 def main() -> None:

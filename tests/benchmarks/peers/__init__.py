@@ -13,6 +13,7 @@ import ssl
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 __all__ = ["HOST", "KINDS", "Connection", "Peer", "make"]
@@ -22,6 +23,7 @@ HOST = "127.0.0.1"
 #: From a peer's name to the module in this package, the class in it, and what it needs installed.
 KINDS = {
     "bare": ("bare", "Bare", ()),
+    "coalescing": ("bare", "Coalescing", ()),
     "ours": ("ours", "Ours", ("amp_asyncio",)),
     "ours-def": ("ours", "OursPlain", ("amp_asyncio",)),
     "ours-wide": ("ours", "OursWide", ("amp_asyncio",)),
@@ -80,7 +82,10 @@ class Peer:
     async def gather(self, coroutines: list[Coroutine[Any, Any, Any]]) -> list[Any]:
         return list(await asyncio.gather(*coroutines))
 
-    # --- TLS from the first byte, the same for all peers on asyncio ---
+    # --- TLS from the first byte ---
+
+    def pem_bytes(self) -> bytes:
+        return Path(self.pem).read_bytes()
 
     def server_context(self, tls: bool) -> ssl.SSLContext | None:
         if not tls:

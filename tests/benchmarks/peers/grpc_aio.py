@@ -7,11 +7,11 @@ alone: gRPC has an engine of its own beside it.
 from __future__ import annotations
 
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import grpc
 from msgpack import packb, unpackb
+
 from peers import HOST, Connection, Peer
 
 
@@ -34,7 +34,7 @@ class Grpc(Peer):
         }
         server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("Bench", handlers)])
         if tls:
-            pem = Path(self.pem).read_bytes()
+            pem = self.pem_bytes()
             port = server.add_secure_port(f"{HOST}:0", grpc.ssl_server_credentials([(pem, pem)]))
         else:
             port = server.add_insecure_port(f"{HOST}:0")
@@ -46,7 +46,7 @@ class Grpc(Peer):
         options: list[tuple[str, Any]] = [("grpc.use_local_subchannel_pool", 1)]
         if tls:
             options.append(("grpc.ssl_target_name_override", "localhost"))
-            credentials = grpc.ssl_channel_credentials(Path(self.pem).read_bytes())
+            credentials = grpc.ssl_channel_credentials(self.pem_bytes())
             channel = grpc.aio.secure_channel(f"{HOST}:{port}", credentials, options)
         else:
             channel = grpc.aio.insecure_channel(f"{HOST}:{port}", options)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 from functools import partial
 
-from peers import HOST, Connection, Peer
-
 from amp_asyncio import AMP, Command, Integer, Limits, String, connect, serve
+from peers import HOST, Connection, Peer
 
 
 class Sum(Command):

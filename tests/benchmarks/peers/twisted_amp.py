@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-from peers import HOST, Connection, Peer
 from twisted.internet import endpoints, reactor, ssl
 from twisted.internet.defer import Deferred, ensureDeferred, gatherResults
 from twisted.internet.protocol import Factory
 from twisted.internet.threads import deferToThread
 from twisted.protocols import amp
+
+from peers import HOST, Connection, Peer
 
 
 class Sum(amp.Command):
@@ -52,7 +52,7 @@ class Asking(amp.AMP):
 class TwistedAMP(Peer):
     async def serve(self, size: int, tls: bool) -> int:
         if tls:
-            options = ssl.PrivateCertificate.loadPEM(Path(self.pem).read_bytes()).options()
+            options = ssl.PrivateCertificate.loadPEM(self.pem_bytes()).options()
             endpoint: Any = endpoints.SSL4ServerEndpoint(reactor, 0, options, interface=HOST)
         else:
             endpoint = endpoints.TCP4ServerEndpoint(reactor, 0, interface=HOST)
@@ -63,7 +63,7 @@ class TwistedAMP(Peer):
     async def connect(self, port: int, size: int, tls: bool) -> Connection:
         endpoint: Any = endpoints.TCP4ClientEndpoint(reactor, HOST, port)
         if tls:
-            root = ssl.Certificate.loadPEM(Path(self.pem).read_bytes())
+            root = ssl.Certificate.loadPEM(self.pem_bytes())
             options = ssl.optionsForClientTLS("localhost", trustRoot=root)
             endpoint = endpoints.wrapClientTLS(options, endpoint)
         asking = await endpoints.connectProtocol(endpoint, Asking())

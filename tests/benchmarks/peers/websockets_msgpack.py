@@ -8,20 +8,25 @@ compressed, as AMP's are not; everything else is as the library has it. On async
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
 from msgpack import packb, unpackb
-from peers import HOST, Connection, Peer
 from websockets.asyncio.client import connect
 from websockets.asyncio.server import serve
+from websockets.exceptions import ConnectionClosed
+
+from peers import HOST, Connection, Peer
 
 
 async def answer(websocket: Any) -> None:
-    async for message in websocket:
-        number, name, arguments = unpackb(message)
-        result = sum(arguments) if name == "Sum" else arguments[0]
-        await websocket.send(packb([number, result]))
+    # A client that is done ends as it stands.
+    with suppress(ConnectionClosed):
+        async for message in websocket:
+            number, name, arguments = unpackb(message)
+            result = sum(arguments) if name == "Sum" else arguments[0]
+            await websocket.send(packb([number, result]))
 
 
 class Asking:
