@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from xml.sax.saxutils import escape
 
-from report import LIMITS, OURS, Results
+from report import COALESCING, LIMITS, OURS, TWISTED, Results
 from shapes import SHAPES
 
 __all__ = ["svg"]
 
 SHOWN = ["one", "in-flight", "connections"]
 
-WIDTH, LEFT, RIGHT = 760, 180, 150
+WIDTH, LEFT, RIGHT = 760, 180, 260
 BAR, GAP, MARGIN = 16, 6, 24
 COLOURS = {"ours": "#2f6fdb", "limit": "#b9c0ca", "other": "#7d8794"}
 
@@ -35,7 +35,8 @@ def svg(results: Results) -> str:
     y = MARGIN
     titles = {shape.name: shape.title for shape in SHAPES}
     for name in SHOWN:
-        labels = results.labels([name])
+        # (A bar that is ten times as long would leave nothing of the others to compare.)
+        labels = [label for label in results.labels([name]) if not label.startswith(COALESCING)]
         if not labels:
             continue
         y += BAR
@@ -54,7 +55,7 @@ def svg(results: Results) -> str:
             ]
             y += BAR + GAP
         y += MARGIN // 2
-    for line in (f"Medians of {results.rounds} interleaved rounds.", *results.machine):
+    for line in (f"{results.medians()}", *results.machine):
         y += 14
         body.append(_text(MARGIN, y, line, ' class="note"'))
     height = y + MARGIN - 4
@@ -69,6 +70,9 @@ def svg(results: Results) -> str:
 
 
 def _words(results: Results, name: str, label: str, value: float) -> str:
-    """The figure behind a bar, and how much of the limit on the same loop it is."""
+    """The figure behind a bar, and what it is of the limit on the same loop, and of Twisted's."""
     limit = results.ratio(name, label, LIMITS.get(label, ""))
-    return f"{value:,.0f}" + (f"  ({limit:.2f} of the limit)" if limit else "")
+    twisted = results.ratio(name, label, TWISTED) if label.startswith(OURS) else None
+    words = [f"{limit:.2f} of the limit"] if limit else []
+    words += [f"{twisted:.1f} times Twisted"] if twisted else []
+    return f"{value:,.0f}" + (f"  ({', '.join(words)})" if words else "")

@@ -10,24 +10,27 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-__all__ = ["Pair", "Process"]
+__all__ = ["Pair", "Process", "environment"]
 
 WORKER = Path(__file__).with_name("worker.py")
+
+
+def environment() -> dict[str, str]:
+    """Return ours without what would slow Python down: debug modes, or modules that are not cached."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
 
 
 class Process:
     """A running `worker.py`."""
 
     def __init__(self, kind: str, loop: str, pem: str) -> None:
-        # Nothing of the environment may switch on what slows a peer down.
-        environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
         self.name = f"{kind} on {loop}"
         self.process = subprocess.Popen(
             [sys.executable, WORKER, kind, loop, pem],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=environment,
+            env=environment(),
         )
 
     def do(self, what: str, **arguments: Any) -> Any:

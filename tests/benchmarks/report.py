@@ -21,10 +21,11 @@ LIBRARIES = ["amp_asyncio", "uvloop", "Twisted", "websockets", "msgpack", "grpci
 
 TWISTED = "Twisted AMP"
 OURS = "amp_asyncio"
+COALESCING = "limit, coalescing"
 #: From a row of ours to the limit on the same loop.
 LIMITS = {
-    "limit, coalescing": "limit",
-    "limit, coalescing, uvloop": "limit, uvloop",
+    COALESCING: "limit",
+    f"{COALESCING}, uvloop": "limit, uvloop",
     OURS: "limit",
     f"{OURS}, uvloop": "limit, uvloop",
     f"{OURS}, plain def": "limit",
@@ -66,6 +67,10 @@ class Results:
     def labels(self, shapes: Iterable[str]) -> list[str]:
         """Return the rows that any of the shapes has, in order."""
         return list(dict.fromkeys(label for name in shapes for label in self.samples.get(name, {})))
+
+    def medians(self) -> str:
+        rounds = "one round" if self.rounds == 1 else f"{self.rounds} interleaved rounds"
+        return f"Medians of {rounds}."
 
     def as_json(self) -> Mapping[str, Any]:
         return {
@@ -162,9 +167,7 @@ def markdown(results: Results) -> str:
     lines += _cpu(results, [shape for shape in shown if not shape.is_cost])
     lines += _imports(results)
     lines += _growth(results)
-    lines += [
-        f"Medians of {results.rounds} interleaved rounds. {' '.join(m + '.' for m in results.machine)}"
-    ]
+    lines.append(" ".join([results.medians(), *(f"{line}." for line in results.machine)]))
     return "\n".join(lines) + "\n"
 
 

@@ -12,7 +12,7 @@ import sys
 from dataclasses import dataclass, field
 from typing import Any
 
-from processes import Pair
+from processes import Pair, environment
 
 __all__ = ["IMPORTS", "SHAPES", "Row", "Sample", "Scale", "Shape", "take", "take_import", "take_memory"]
 
@@ -20,6 +20,8 @@ VALUE = 60_000
 
 #: Who takes part in the shapes that are for comparison.
 ALL = frozenset("bare coalescing ours ours-def twisted websockets grpc".split())
+#: Who is not the same as another in what a connection takes.
+DISTINCT = ALL - {"coalescing", "ours-def"}
 
 
 @dataclass(frozen=True)
@@ -132,8 +134,8 @@ SHAPES = [
         {"tls": True, "size": VALUE, "callers": 8},
         _MB,
     ),
-    Shape("opening", "opened and closed", "connections/s", "openings", {"callers": 8}),
-    Shape("memory", "an idle connection", "bytes", "memory"),
+    Shape("opening", "opened and closed", "connections/s", "openings", {"callers": 8}, kinds=DISTINCT),
+    Shape("memory", "an idle connection", "bytes", "memory", kinds=DISTINCT),
     Shape("import", "import", "ms", "import", kinds=frozenset()),
     *_growth(),
 ]
@@ -185,7 +187,6 @@ def take_import(statement: str) -> Sample:
         "print((now() - start) * 1e3)"
     )
     # (-P: modules come from where they are installed, not from the current folder.)
-    done = subprocess.run(
-        [sys.executable, "-P", "-c", program], capture_output=True, text=True, check=True
-    )
+    command = [sys.executable, "-P", "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment())
     return Sample(float(done.stdout))
