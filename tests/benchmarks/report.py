@@ -21,6 +21,7 @@ LIBRARIES = ["amp_asyncio", "uvloop", "Twisted", "websockets", "msgpack", "grpci
 
 TWISTED = "Twisted AMP"
 OURS = "amp_asyncio"
+GROWTH = "with a window of 64 MiB"
 COALESCING = "limit, coalescing"
 #: From a row of ours to the limit on the same loop.
 LIMITS = {
@@ -220,4 +221,5 @@ def _growth(results: Results) -> list[str]:
         [shape.title, *(number(results.median(shape.name, label)) for label in labels)]
         for shape in shown
     ]
-    return [*_table(["", *(f"{label}, calls/s" for label in labels)], rows), ""]
+    head = [GROWTH, *(f"{label}, calls/s" for label in labels)]
+    return [*_table(head, rows), ""]

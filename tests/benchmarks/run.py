@@ -80,23 +80,27 @@ class Run:
                     self._pairs[row] = stack.enter_context(Pair(row.kind, row.loop, self.pem))
             for shape in self.shapes:
                 for row in self._rows_of(shape):
-                    if shape.is_cost:
-                        continue
-                    if shape.name == "old":
-                        self._counts[shape.name, row] = self.scale.many
-                    self._calls(shape, row, -1)
-                    if not self.scale.seconds:
-                        continue
-                    self._calls(shape, row, -1)
+                    self._warm_up(shape, row)
             yield
+
+    def _warm_up(self, shape: Shape, row: Row) -> None:
+        if shape.is_cost:
+            return
+        if shape.name == "old":
+            self._counts[shape.name, row] = self.scale.many
+        # The first count is a guess, the second is still from cold caches.
+        for _ in range(self.scale.warm_ups):
+            self._calls(shape, row, -1)
 
     def _rows_of(self, shape: Shape) -> list[Row]:
         return [row for row in self.rows if row.kind in shape.kinds]
 
     def _calls(self, shape: Shape, row: Row, turn: int) -> Sample:
-        most = self._counts.get((shape.name, row), self.scale.first)
-        sample, rate = take(shape, self._pairs[row], most, turn)
-        self._counts[shape.name, row] = max(self.scale.first, round(rate * self.scale.seconds))
+        callers = shape.arguments.get("callers", 1)
+        least = max(self.scale.first, self.scale.turns * callers)
+        count = max(least, self._counts.get((shape.name, row), 0))
+        sample, rate = take(shape, self._pairs[row], count, turn)
+        self._counts[shape.name, row] = round(rate * self.scale.seconds)
         return sample
 
     def round(self, turn: int) -> None:
@@ -110,7 +114,8 @@ class Run:
                 continue
             rows = self._rows_of(shape)
             # Nobody is always first, or always behind the same peer's garbage.
-            for row in rows[turn % len(rows) :] + rows[: turn % len(rows)] if rows else []:
+            first = turn % max(1, len(rows))
+            for row in rows[first:] + rows[:first]:
                 if shape.order == "memory":
                     sample = take_memory(row, self.pem, self.scale.connections)
                 else:
@@ -176,7 +181,7 @@ def main() -> None:
         with run.processes():
             rounds = 1 if options.quick else options.rounds
             for turn in range(rounds):
-                print(f"round {turn + 1} of {rounds}, {monotonic() - begun:.0f} s", file=sys.stderr)
+                print(f"round {turn + 1} of {rounds}", file=sys.stderr)
                 run.round(turn)
     results = report.Results(run.samples, machine, rounds)
     print(report.text(results))

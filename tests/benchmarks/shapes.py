@@ -60,17 +60,23 @@ class Shape:
 
 @dataclass(frozen=True)
 class Scale:
-    """How large everything is: in full, or just enough to see that it works."""
+    """How large everything is: in full, or just enough to see that it works.
+
+    A sample of calls takes about so many seconds; it has at least `first` calls, and so many `turns`
+    of each caller, or starting the callers would be what is measured.
+    """
 
     seconds: float
     first: int
+    turns: int
+    warm_ups: int
     many: int
     connections: int
     imports: int
 
 
-FULL = Scale(seconds=0.5, first=100, many=1_000_000, connections=5_000, imports=3)
-QUICK = Scale(seconds=0.0, first=20, many=200, connections=10, imports=1)
+FULL = Scale(seconds=0.5, first=100, turns=5, warm_ups=2, many=1_000_000, connections=5_000, imports=3)
+QUICK = Scale(seconds=0.0, first=20, turns=0, warm_ups=1, many=200, connections=10, imports=1)
 
 
 @dataclass(frozen=True)
