@@ -1,7 +1,7 @@
 """The shapes: what is measured, and of whom.
 
 Each has a way to take one sample from the pair of processes of a peer. A sample of calls has as many
-as the peer makes in about half a second, going by the sample before; so slow peers and quick ones get
+as the peer makes in less than half a second, going by the sample before; so slow peers and quick ones get
 the same time, and the machine's noise falls on all alike.
 """
 
@@ -20,7 +20,8 @@ VALUE = 60_000
 
 #: Who takes part in the shapes that are for comparison.
 ALL = frozenset("bare coalescing ours ours-def twisted websockets grpc".split())
-#: Who is not the same as another in what a connection takes.
+#: Who is not the same as another in what a connection takes. (Idle channels of gRPC's are left out of
+#: the memory: making 5,000 takes longer than all else in a round, at some 17 KB each.)
 DISTINCT = ALL - {"coalescing", "ours-def"}
 
 
@@ -75,7 +76,7 @@ class Scale:
     imports: int
 
 
-FULL = Scale(seconds=0.5, first=100, turns=5, warm_ups=2, many=1_000_000, connections=5_000, imports=3)
+FULL = Scale(seconds=0.4, first=100, turns=5, warm_ups=2, many=1_000_000, connections=5_000, imports=3)
 QUICK = Scale(seconds=0.0, first=20, turns=0, warm_ups=1, many=200, connections=10, imports=1)
 
 
@@ -141,7 +142,7 @@ SHAPES = [
         _MB,
     ),
     Shape("opening", "opened and closed", "connections/s", "openings", {"callers": 8}, kinds=DISTINCT),
-    Shape("memory", "an idle connection", "bytes", "memory", kinds=DISTINCT),
+    Shape("memory", "an idle connection", "bytes", "memory", kinds=DISTINCT - {"grpc"}),
     Shape("import", "import", "ms", "import", kinds=frozenset()),
     *_growth(),
 ]
