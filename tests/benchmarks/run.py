@@ -4,7 +4,7 @@
                                    [--json FILE] [--svg FILE] [--markdown FILE]
 
 A client and a server process for each peer and event loop live through all rounds. In each round, each
-shape is run by each peer in turn, for less than half a second: so what else the machine does falls on all
+shape is run by each peer in turn, for 0.4 seconds: so what else the machine does falls on all
 of them. The figures are the medians of the rounds, and the ratios are ratios of medians.
 
 `peers/` says what each peer does, `shapes.py` what is measured. "The limit" is a peer that sends the

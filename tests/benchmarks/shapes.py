@@ -1,7 +1,7 @@
 """The shapes: what is measured, and of whom.
 
 Each has a way to take one sample from the pair of processes of a peer. A sample of calls has as many
-as the peer makes in less than half a second, going by the sample before; so slow peers and quick ones get
+as the peer makes in 0.4 seconds, going by the sample before; so slow peers and quick ones get
 the same time, and the machine's noise falls on all alike.
 """
 
