@@ -1,0 +1,97 @@
+"""This package: `async def` responders, as people write them, and every check and limit as it comes."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+
+from amp_asyncio import AMP, Command, Integer, Limits, String, connect, serve
+from peers import HOST, Connection, Peer
+
+
+class Sum(Command):
+    arguments = [(b"a", Integer()), (b"b", Integer())]
+    response = [(b"total", Integer())]
+
+
+class Echo(Command):
+    arguments = [(b"data", String())]
+    response = [(b"data", String())]
+
+
+class Hold(Command):
+    """Is answered when somebody asks `Release`."""
+
+
+class Release(Command):
+    pass
+
+
+class Responders(AMP):
+    @Sum.responder
+    async def sum(self, a: int, b: int) -> dict[str, int]:
+        return {"total": a + b}
+
+    @Echo.responder
+    async def echo(self, data: bytes) -> dict[str, bytes]:
+        return {"data": data}
+
+
+class PlainResponders(AMP):
+    @Sum.responder
+    def sum(self, a: int, b: int) -> dict[str, int]:
+        return {"total": a + b}
+
+    @Echo.responder
+    def echo(self, data: bytes) -> dict[str, bytes]:
+        return {"data": data}
+
+
+class HoldingResponders(Responders):
+    def __init__(self) -> None:
+        super().__init__()
+        self.released = asyncio.Event()
+
+    @Hold.responder
+    async def hold(self) -> None:
+        await self.released.wait()
+
+    @Release.responder
+    async def release(self) -> None:
+        self.released.set()
+        self.released = asyncio.Event()
+
+
+class Ours(Peer):
+    responders: type[AMP] = Responders
+    limits = Limits()
+
+    async def serve(self, size: int, tls: bool) -> int:
+        server = await serve(self.responders, HOST, 0, ssl=self.server_context(tls), limits=self.limits)
+        self.servers.append(server)
+        port: int = server.sockets[0].getsockname()[1]
+        return port
+
+    async def connect(self, port: int, size: int, tls: bool) -> Connection:
+        amp = await connect(HOST, port, limits=self.limits, **self.client_options(tls))
+        if size:
+            return Connection(partial(amp.callRemote, Echo, data=b"x" * size), amp.close)
+        return Connection(
+            partial(amp.callRemote, Sum, a=13, b=81),
+            amp.close,
+            hold=partial(amp.callRemote, Hold),
+            release=partial(amp.callRemote, Release),
+        )
+
+
+class OursPlain(Ours):
+    """The same with plain `def` responders."""
+
+    responders = PlainResponders
+
+
+class OursWide(Ours):
+    """The same with room for 10,000 open questions, and a command whose answer is held back."""
+
+    responders = HoldingResponders
+    limits = Limits(window=2**26, max_backlog=2**26, max_concurrent_responders=20_000)

@@ -1,0 +1,83 @@
+"""The processes of a peer, seen from the driver: a line goes in, a line comes out."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+__all__ = ["Pair", "Process", "environment"]
+
+WORKER = Path(__file__).with_name("worker.py")
+
+
+def environment() -> dict[str, str]:
+    """Return ours without what would slow Python down: debug modes, or modules that are not cached."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+
+
+class Process:
+    """A running `worker.py`."""
+
+    def __init__(self, kind: str, loop: str, pem: str) -> None:
+        self.name = f"{kind} on {loop}"
+        self.process = subprocess.Popen(
+            [sys.executable, WORKER, kind, loop, pem],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment(),
+        )
+
+    def do(self, what: str, **arguments: Any) -> Any:
+        """Have it done, and return what comes of it; `RuntimeError` where the process has ended."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        try:
+            print(json.dumps({"do": what, **arguments}), file=self.process.stdin, flush=True)
+        except BrokenPipeError:
+            line = ""
+        else:
+            line = self.process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"{self.name} has ended while it was to do: {what} {arguments}")
+        return json.loads(line)
+
+    def end(self) -> None:
+        """End it, and wait until it is gone."""
+        self.process.kill()
+        self.process.wait()
+        for pipe in (self.process.stdin, self.process.stdout):
+            assert pipe is not None
+            pipe.close()
+
+
+class Pair:
+    """The server and the client of a peer; leaving it as a context ends both."""
+
+    def __init__(self, kind: str, loop: str, pem: str) -> None:
+        self.server = Process(kind, loop, pem)
+        self.client = Process(kind, loop, pem)
+        self._ports: dict[tuple[int, bool], int] = {}
+
+    def port(self, size: int, tls: bool) -> int:
+        """Return where values of that size, or `Sum` if it is 0, are served, over TLS or not."""
+        if (size, tls) not in self._ports:
+            self._ports[size, tls] = self.server.do("serve", size=size, tls=tls)
+        return self._ports[size, tls]
+
+    def __enter__(self) -> Pair:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.client.end()
+        self.server.end()
