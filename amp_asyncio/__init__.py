@@ -4,6 +4,7 @@ Commands with typed arguments, answered by `async def` responders, over one conn
 sides can ask. Wire-compatible with Twisted's `twisted.protocols.amp`.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from .amp import AMP
@@ -56,7 +57,6 @@ from .errors import (
     UnhandledCommand,
     UnknownRemoteError,
 )
-from .limits import Limits
 from .locators import CommandLocator, ResponderLocator, SimpleStringLocator
 from .parser import BoxParser, parse, parseString
 from .protocol import BinaryBoxProtocol
@@ -65,6 +65,7 @@ from .tls import StartTLS
 
 if TYPE_CHECKING:
     from .certificates import Certificate, PrivateCertificate
+    from .limits import Limits
 
 __all__ = [
     "AMP",
@@ -131,10 +132,11 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    """Import the certificates when they are first used: they bring in all of `cryptography`."""
-    if name in ("Certificate", "PrivateCertificate"):
-        from . import certificates
+# What brings in other packages is imported when it is first used: cryptography, and attrs.
+_LATER = {"Certificate": "certificates", "PrivateCertificate": "certificates", "Limits": "limits"}
 
-        return getattr(certificates, name)
+
+def __getattr__(name: str) -> Any:
+    if name in _LATER:
+        return getattr(import_module(f".{_LATER[name]}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

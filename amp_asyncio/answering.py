@@ -30,6 +30,7 @@ from .boxes import (
     AmpBox,
     QuitBox,
 )
+from .costs import box_cost
 from .errors import (
     BadArguments,
     ConnectionLost,
@@ -38,7 +39,6 @@ from .errors import (
     UnknownRemoteError,
     shortened,
 )
-from .limits import box_cost
 from .locators import BoxResponder, MethodResponder, Responder, ResponderLocator, is_awaitable
 
 __all__ = ["Answering"]

@@ -15,19 +15,22 @@ no AMP peer would write is an error, not a guess.
 from __future__ import annotations
 
 import contextlib
-import datetime
-import decimal
 import operator
 import os
-import pathlib
 import re
 from collections.abc import Callable, Iterable, Mapping, MutableMapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .boxes import MAX_VALUE_LENGTH, AmpBox
 from .errors import TooLong
 from .parser import parseString
 from .schemas import Schema, python_name
+
+# Each is imported by the one type that needs it: together they take longer than this package.
+if TYPE_CHECKING:
+    import datetime
+    import decimal
+    import pathlib
 
 __all__ = [
     "AmpList",
@@ -202,6 +205,8 @@ class Path(Unicode):
         return super().toString(os.path.abspath(os.fsdecode(inObject)))
 
     def fromString(self, inString: bytes) -> pathlib.Path:
+        import pathlib
+
         return pathlib.Path(super().fromString(inString))
 
 
@@ -215,11 +220,15 @@ class Decimal(Argument):
     )
 
     def toString(self, inObject: Any) -> bytes:
+        import decimal
+
         if not isinstance(inObject, decimal.Decimal):
             raise ValueError(f"a Decimal is a decimal.Decimal, not {inObject!r}")
         return str(inObject).encode("ascii")
 
     def fromString(self, inString: bytes) -> decimal.Decimal:
+        import decimal
+
         if not self._grammar.fullmatch(inString):
             raise ValueError("not a decimal number")
         with decimal.localcontext() as context:
@@ -240,6 +249,8 @@ class DateTime(Argument):
     _grammar = re.compile(rb"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)\.(\d{6})([-+])(\d\d):(\d\d)")
 
     def toString(self, inObject: Any) -> bytes:
+        import datetime
+
         if not isinstance(inObject, datetime.datetime):
             raise TypeError(f"a DateTime is a datetime.datetime, not {inObject!r}")
         offset = inObject.utcoffset()
@@ -253,6 +264,8 @@ class DateTime(Argument):
         return f"{local}{'+' if minutes > 0 else '-'}{hours:02}:{minutes_left:02}".encode("ascii")
 
     def fromString(self, inString: bytes) -> datetime.datetime:
+        import datetime
+
         match = self._grammar.fullmatch(inString)
         if match is None:
             raise ValueError("not a date and time of the form YYYY-MM-DDTHH:MM:SS.ffffff+HH:MM")

@@ -12,12 +12,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from .boxes import ANSWER, ASK, COMMAND, ERROR, ERROR_CODE, ERROR_DESCRIPTION, AmpBox, BoxSender
 from .commands import Command, Question
+from .costs import PAIR_OVERHEAD, DefaultLimits, box_cost
 from .errors import ConnectionLost, MalformedAmpBox, ProtocolSwitched, RemoteAmpError, shortened
-from .limits import PAIR_OVERHEAD, Limits, box_cost
+
+if TYPE_CHECKING:
+    from .limits import Limits
 
 __all__ = ["Asking"]
 
@@ -30,8 +33,8 @@ _TAG_COST = PAIR_OVERHEAD + len(ASK) + 12
 class Asking:
     """The half of a dispatcher that asks."""
 
-    #: How much may be under way; see `Limits`.
-    limits = Limits()
+    #: How much may be under way; see `Limits`. It is looked at when the connection is made.
+    limits: Limits = cast("Limits", DefaultLimits())
 
     boxSender: BoxSender | None = None
 

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from .boxes import AmpBox, BoxReceiver
+from .costs import DefaultLimits
 from .errors import (
     AmpError,
     ConnectionLost,
@@ -23,8 +24,10 @@ from .errors import (
     certificate_error,
     shortened,
 )
-from .limits import Limits
 from .parser import BoxParser
+
+if TYPE_CHECKING:
+    from .limits import Limits
 
 __all__ = ["BoxConnection"]
 
@@ -54,7 +57,7 @@ class BoxConnection(asyncio.Protocol):
     """
 
     #: How much a connection may take; see `Limits`. It is looked at when the connection is made.
-    limits = Limits()
+    limits: Limits = cast("Limits", DefaultLimits())
 
     transport: asyncio.Transport | None = None
     innerProtocol: asyncio.BaseProtocol | None = None

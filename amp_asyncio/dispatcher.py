@@ -20,6 +20,7 @@ class BoxDispatcher(Answering):
     def startReceivingBoxes(self, boxSender: BoxSender) -> None:
         """Take `boxSender` for the way back."""
         self.boxSender = boxSender
+        self.limits = self.limits  # Found in the class until now, where it may have to be made first.
         self._by_bytes = getattr(boxSender, "takes_bytes", False)
 
     def ampBoxReceived(self, box: AmpBox) -> None:

@@ -13,11 +13,13 @@ from functools import partial
 from os import PathLike, fspath
 from ssl import SSLContext
 from types import TracebackType
-from typing import Any, Generic, Protocol, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast, overload
 from weakref import WeakSet
 
 from .amp import AMP
-from .limits import Limits
+
+if TYPE_CHECKING:
+    from .limits import Limits
 
 __all__ = ["Server", "connect", "serve", "unix_connect", "unix_serve"]
 

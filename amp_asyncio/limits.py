@@ -7,24 +7,11 @@ reading, its answers always come through, and two peers that flood each other dr
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import attrs
 
-__all__ = ["PAIR_OVERHEAD", "Limits", "box_cost"]
-
-#: What a pair of a box counts in addition to its bytes, as HTTP/2 counts 32 bytes for each header
-#: (RFC 9113, 6.5.2). In CPython it is two objects and their place in a dictionary.
-PAIR_OVERHEAD = 128
-
-
-def box_cost(box: Mapping[bytes, bytes]) -> int:
-    """Return what a question or a command counts, on the side that asks and on the one that answers.
-
-    It has to be the same on both, or a window of small questions would be more than a backlog.
-    """
-    return sum(map(len, box)) + sum(map(len, box.values())) + PAIR_OVERHEAD * len(box)
+__all__ = ["Limits"]
 
 
 def _positive(instance: Any, attribute: attrs.Attribute[Any], value: Any) -> None:

@@ -14,8 +14,8 @@ from __future__ import annotations
 from typing import IO
 
 from .boxes import AmpBox
+from .costs import PAIR_OVERHEAD
 from .errors import BoxTooLong, MalformedAmpBox, TooLong
-from .limits import PAIR_OVERHEAD
 
 __all__ = ["BoxParser", "parse", "parseString"]
 
@@ -27,7 +27,7 @@ class BoxParser:
     """An incremental parser: `feed` it bytes, then call `next_box` until that returns None.
 
     Attributes:
-        max_box_size: the most bytes that a box may have, with `limits.PAIR_OVERHEAD` more for each of
+        max_box_size: the most bytes that a box may have, with `costs.PAIR_OVERHEAD` more for each of
             its pairs; None for no limit.
     """
 

@@ -13,7 +13,7 @@ from struct import Struct
 from typing import Any
 
 from .boxes import MAX_VALUE_LENGTH
-from .limits import PAIR_OVERHEAD
+from .costs import PAIR_OVERHEAD
 from .schemas import Schema
 
 __all__ = ["Template"]
@@ -28,7 +28,7 @@ class Template:
     `tag_key` is the key that has the tag, `fixed` has the pairs that are the same in each box.
 
     Attributes:
-        overhead: what a box counts more than it has bytes, see `limits.box_cost`.
+        overhead: what a box counts more than it has bytes, see `costs.box_cost`.
     """
 
     __slots__ = ("_count", "_holes", "_text", "overhead")

@@ -11,7 +11,7 @@ from test_conversation import Notify, Patient, Wait
 from test_protocol import Transport
 
 from amp_asyncio import AMP, AmpBox, BoxParser, ConnectionLost, Limits, TooLong, connect, serve
-from amp_asyncio.limits import PAIR_OVERHEAD
+from amp_asyncio.costs import PAIR_OVERHEAD
 
 
 def made(factory: Any = Math, **limits: Any) -> tuple[Any, Transport]:

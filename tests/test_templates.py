@@ -14,7 +14,7 @@ from twisted.protocols import amp as twisted_amp
 
 from amp_asyncio import AMP, AmpBox, Argument, Command, Integer, ListOf, String, parseString
 from amp_asyncio.boxes import ANSWER, ASK, COMMAND
-from amp_asyncio.limits import box_cost
+from amp_asyncio.costs import box_cost
 from amp_asyncio.schemas import RESERVED, Schema, python_name
 from amp_asyncio.templates import Template
 
