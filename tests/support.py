@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
@@ -82,3 +83,26 @@ async def raw_client(server: Any) -> AsyncIterator[tuple[asyncio.StreamReader, a
         writer.close()
         with suppress(ConnectionError):
             await writer.wait_closed()
+
+
+def open_descriptors() -> int:
+    """Return how many descriptors this process has, without those of /dev/null: uvloop keeps one."""
+    links = []
+    for descriptor in os.listdir("/proc/self/fd"):
+        with suppress(FileNotFoundError):  # The one that the list is read from.
+            links.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+    return sum(link != "/dev/null" for link in links)
+
+
+def pipe_with(data: bytes) -> int:
+    """Return the reading end of a pipe that has `data` in it, and no more."""
+    reading, writing = os.pipe()
+    os.write(writing, data)
+    os.close(writing)
+    return reading
+
+
+def content(descriptor: int) -> bytes:
+    """Return what can be read from a descriptor, and close it."""
+    with os.fdopen(descriptor, "rb") as file:
+        return file.read()
