@@ -262,7 +262,8 @@ class Descriptor(Integer):
     on any other, sending one is a `TypeError`, and so it is once StartTLS was asked for.
 
     What is sent is an `int`, or anything with a `fileno()`. It is duplicated at once, so it may be
-    closed when `callRemote` has returned, or the responder has. Where the call raises, nothing is sent.
+    closed when `callRemote` has returned. Where that raises, nothing is sent. What a responder returns
+    is duplicated as soon as it has returned: `loop.call_soon(file.close)` closes it in time.
     A question that is cancelled while it waits to be sent may still send its descriptors; the peer
     closes them when the connection ends.
 

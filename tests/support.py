@@ -6,9 +6,11 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
-from amp_asyncio import AMP, Command, Float, Integer, String, connect, serve
+from amp_asyncio import AMP, Command, Float, Integer, String, connect, serve, unix_connect, unix_serve
 
 
 class Sum(Command):
@@ -51,9 +53,10 @@ _C = TypeVar("_C", bound=AMP)
 async def connected(
     server_factory: Callable[[], _S] = Math,  # type: ignore[assignment]
     client_factory: Callable[[], _C] = AMP,  # type: ignore[assignment]
+    unix: bool = False,
     **options: Any,
 ) -> AsyncIterator[tuple[_S, _C]]:
-    """Yield the two ends of a TCP connection; both are closed in order at the end."""
+    """Yield the two ends of a connection, TCP or `unix`; both are closed in order at the end."""
     accepted: asyncio.Future[_S] = asyncio.get_running_loop().create_future()
 
     def factory() -> _S:
@@ -67,6 +70,15 @@ async def connected(
         amp.connection_made = connection_made  # type: ignore[method-assign]
         return amp
 
+    if unix:
+        with TemporaryDirectory() as directory:
+            path = Path(directory, "amp")
+            async with (
+                unix_serve(factory, path),
+                unix_connect(path, client_factory, **options) as client,
+            ):
+                yield await accepted, client
+        return
     async with serve(factory, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
         async with connect("127.0.0.1", port, client_factory, **options) as client:

@@ -332,30 +332,30 @@ async def test_descriptors_that_there_is_no_room_for() -> None:
 @pytest.mark.parametrize(
     "method", ["connection_made", "data_received", "eof_received", "descriptor_received"]
 )
-async def test_a_protocol_that_raises(method: str) -> None:
+@pytest.mark.parametrize("error", [LookupError("no"), BrokenPipeError("no")], ids=repr)
+async def test_a_protocol_that_raises(method: str, error: Exception) -> None:
     """It is told of the end, and the loop of the error, but for one of the network."""
     complaints: list[Any] = []
     asyncio.get_running_loop().set_exception_handler(lambda loop, context: complaints.append(context))
-    broken = BrokenPipeError("no")
-    for error in (LookupError("no"), broken):
-        complaints.clear()
-        recorder = Recorder()
+    recorder = Recorder()
 
-        def fail(*arguments: Any, error: Exception = error) -> None:
-            if method == "descriptor_received":
-                os.close(arguments[0])
-            raise error
+    def fail(*arguments: Any) -> None:
+        if method == "descriptor_received":
+            os.close(arguments[0])
+        raise error
 
-        setattr(recorder, method, fail)
-        async with transport_and_peer(recorder) as (_, peer):
-            with suppress(BrokenPipeError):  # It may be closed before anything comes.
-                send_with(peer, b"x", pipe_with(b""))
-                peer.shutdown(socket.SHUT_WR)
-            await recorder.until(lambda: recorder.lost)
-            assert recorder.error is error
-            assert [context["exception"] for context in complaints] == [error] * (error is not broken)
-        for descriptor in recorder.descriptors:
-            os.close(descriptor)
+    setattr(recorder, method, fail)
+    async with transport_and_peer(recorder) as (_, peer):
+        with suppress(BrokenPipeError):  # It may be closed before anything comes.
+            send_with(peer, b"x", pipe_with(b""))
+            peer.shutdown(socket.SHUT_WR)
+        await recorder.until(lambda: recorder.lost)
+        assert recorder.error is error
+        assert [context["exception"] for context in complaints] == [error] * (
+            type(error) is LookupError
+        )
+    for descriptor in recorder.descriptors:
+        os.close(descriptor)
 
 
 @pytest.mark.parametrize("method", ["get_buffer", "buffer_updated"])
@@ -499,23 +499,23 @@ async def test_flow_control_that_fails_is_reported_and_goes_on(method: str) -> N
     assert [context["message"] for context in complaints] == [f"protocol.{method}() failed"]
 
 
-async def test_closing_writes_what_waits_and_aborting_does_not() -> None:
-    for end in ("close", "abort"):
-        recorder = Recorder()
-        async with transport_and_peer(recorder) as (transport, peer):
-            transport.write(bytes(1_000_000))
-            getattr(transport, end)()
-            assert transport.is_closing()
-            transport.write_eof()
-            transport.write(b"the end")
-            received = await asyncio.to_thread(lambda: b"".join(iter(lambda: peer.recv(65536), b"")))
-            assert received.endswith(b"the end") is (end == "close")
-            await recorder.until(lambda: recorder.lost)
-            assert recorder.error is None
-            transport.close()
-            transport.abort()
-            transport.write(b"nowhere")
-            transport.send_descriptor(pipe_with(b""))
+@pytest.mark.parametrize("end", ["close", "abort"])
+async def test_closing_writes_what_waits_and_aborting_does_not(end: str) -> None:
+    recorder = Recorder()
+    async with transport_and_peer(recorder) as (transport, peer):
+        transport.write(bytes(1_000_000))
+        getattr(transport, end)()
+        assert transport.is_closing()
+        transport.write_eof()
+        transport.write(b"the end")
+        received = await asyncio.to_thread(lambda: b"".join(iter(lambda: peer.recv(65536), b"")))
+        assert received.endswith(b"the end") is (end == "close")
+        await recorder.until(lambda: recorder.lost)
+        assert recorder.error is None
+        transport.close()
+        transport.abort()
+        transport.write(b"nowhere")
+        transport.send_descriptor(pipe_with(b""))
 
 
 @pytest.mark.parametrize("waiting", [False, True])
@@ -560,15 +560,15 @@ async def test_descriptors_behind_what_waits() -> None:
         assert [(position, content(descriptor)) for position, descriptor in found] == positions
 
 
-async def test_descriptors_that_wait_are_closed_at_the_end() -> None:
-    for end in ("close", "abort"):
-        recorder = Recorder()
-        async with transport_and_peer(recorder) as (transport, peer):
-            transport.write(bytes(1_000_000))
-            transport.send_descriptor(pipe_with(b""))
-            getattr(transport, end)()
-            peer.close()
-            await recorder.until(lambda: recorder.lost)
+@pytest.mark.parametrize("end", ["close", "abort"])
+async def test_descriptors_that_wait_are_closed_at_the_end(end: str) -> None:
+    recorder = Recorder()
+    async with transport_and_peer(recorder) as (transport, peer):
+        transport.write(bytes(1_000_000))
+        transport.send_descriptor(pipe_with(b""))
+        getattr(transport, end)()
+        peer.close()
+        await recorder.until(lambda: recorder.lost)
 
 
 async def test_a_transport_that_is_forgotten_says_so() -> None:
