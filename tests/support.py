@@ -45,6 +45,9 @@ class Math(AMP):
         return {"data": data}
 
 
+#: Whether `connected` uses UNIX sockets at the moment.
+over_unix = False
+
 _S = TypeVar("_S", bound=AMP)
 _C = TypeVar("_C", bound=AMP)
 
@@ -53,10 +56,13 @@ _C = TypeVar("_C", bound=AMP)
 async def connected(
     server_factory: Callable[[], _S] = Math,  # type: ignore[assignment]
     client_factory: Callable[[], _C] = AMP,  # type: ignore[assignment]
-    unix: bool = False,
+    unix: bool | None = None,
     **options: Any,
 ) -> AsyncIterator[tuple[_S, _C]]:
-    """Yield the two ends of a connection, TCP or `unix`; both are closed in order at the end."""
+    """Yield the two ends of a connection, both of which are closed in order at the end.
+
+    It is over a UNIX socket or TCP; unless the test says which, it is run with both.
+    """
     accepted: asyncio.Future[_S] = asyncio.get_running_loop().create_future()
 
     def factory() -> _S:
@@ -70,7 +76,7 @@ async def connected(
         amp.connection_made = connection_made  # type: ignore[method-assign]
         return amp
 
-    if unix:
+    if over_unix if unix is None else unix:
         with TemporaryDirectory() as directory:
             path = Path(directory, "amp")
             async with (

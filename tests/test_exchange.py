@@ -366,7 +366,7 @@ async def test_a_transport_that_carries_none(tmp_path: Path, over: str) -> None:
 
 
 async def test_an_answer_over_a_transport_that_carries_none(caplog: pytest.LogCaptureFixture) -> None:
-    async with connected(Files) as (_, amp):
+    async with connected(Files, unix=False) as (_, amp):
         with pytest.raises(UnknownRemoteError):
             await amp.callRemote(Open, data=b"")
         assert "cannot carry descriptors" in caplog.text
