@@ -143,9 +143,7 @@ class DescriptorTransport(asyncio.Transport):
             descriptors = _descriptors(came, flags)
         except (BlockingIOError, InterruptedError):
             return
-        except (SystemExit, KeyboardInterrupt):
-            raise
-        except BaseException as error:
+        except Exception as error:
             self._fail(error, "Fatal read error on a UNIX socket")
             return
         for descriptor in descriptors:
@@ -224,12 +222,10 @@ class DescriptorTransport(asyncio.Transport):
 
     def _write_ready(self) -> None:
         self._send()
-        if self._ended:
-            return
-        if self._writing_paused and self._buffer_size <= self._low:
+        if self._writing_paused and self._buffer_size <= self._low and not self._ended:
             self._writing_paused = False
-            self._tell("resume_writing")
-        if not self._buffer:
+            self._tell("resume_writing")  # It may write, or close.
+        if not self._buffer and not self._ended:
             self._loop.remove_writer(self._fd)
             if self._closing:
                 self._end(None)
@@ -237,13 +233,17 @@ class DescriptorTransport(asyncio.Transport):
                 self._shut_down()
 
     def _send(self) -> None:
-        """Send as much as the kernel takes: up to the next descriptor, then that with one byte."""
+        """Send what the kernel takes: all at once, or up to the next descriptor, and that with a byte.
+
+        That goes on for some descriptors, and not for ever: others want the loop, too.
+        """
         assert self._sock is not None
         try:
-            while self._buffer:
+            for _ in range(_PIECES):
                 if not self._descriptors:
-                    sent = self._sock.sendmsg(islice(self._buffer, _PIECES))
-                elif (gap := self._descriptors[0][0] - self._written) > 0:
+                    self._sent(self._sock.sendmsg(islice(self._buffer, _PIECES)))
+                    break
+                if (gap := self._descriptors[0][0] - self._written) > 0:
                     sent = self._sock.send(memoryview(self._buffer[0])[:gap])
                 else:
                     rights = array.array("i", [self._descriptors[0][1]])
@@ -251,11 +251,11 @@ class DescriptorTransport(asyncio.Transport):
                     sent = self._sock.sendmsg([memoryview(self._buffer[0])[:1]], ancillary)
                     os.close(self._descriptors.popleft()[1])
                 self._sent(sent)
+                if not self._buffer:
+                    break
         except (BlockingIOError, InterruptedError):
             pass
-        except (SystemExit, KeyboardInterrupt):
-            raise
-        except BaseException as error:
+        except Exception as error:
             self._fail(error, "Fatal write error on a UNIX socket")
 
     def _sent(self, size: int) -> None:
@@ -359,10 +359,9 @@ class DescriptorTransport(asyncio.Transport):
         if not self._ended:
             self._closing = self._ended = True
             self._watch()
-            if self._buffer:
-                self._loop.remove_writer(self._fd)
-                self._buffer.clear()
-                self._buffer_size = 0
+            self._loop.remove_writer(self._fd)
+            self._buffer.clear()
+            self._buffer_size = 0
             self._loop.call_soon(self._end, error)
 
     def _end(self, error: BaseException | None) -> None:

@@ -4,7 +4,8 @@ Run it: python tests/soak.py [SECONDS] [--loop asyncio|uvloop] [--unix] [--seed 
 
 The server is a process of its own, on 127.0.0.1 or on a UNIX socket, with limits so low that the bad
 peers reach them all the time. The good peers ask, and book each question under what became of it; the
-bad ones do what no peer should, and book each connection under how it ended. At the end everything has to add up:
+bad ones do what no peer should, and book each connection under how it ended. At the end everything has
+to add up:
 
 * each question of a good peer got its own answer, or the error that it had to get, or was cancelled by
   whoever asked; none was lost. Each command that wants no answer has arrived.

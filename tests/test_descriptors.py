@@ -409,6 +409,16 @@ async def test_an_exit_is_nobodys_to_catch(method: str) -> None:
         await recorder.until(lambda: recorder.lost)
 
 
+async def test_what_else_comes_along_is_left_alone() -> None:
+    recorder = Recorder()
+    async with transport_and_peer(recorder) as (transport, peer):
+        transport._read()  # As where the loop was wrong, and there is nothing to read.
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        send_with(peer, b"x", pipe_with(b"one"))
+        await recorder.until(lambda: recorder.data == b"x")
+        assert [content(descriptor) for descriptor in recorder.descriptors] == [b"one"]
+
+
 async def test_a_reset_connection() -> None:
     """An error of the network reaches the protocol."""
     recorder = Recorder()
@@ -518,6 +528,21 @@ async def test_closing_writes_what_waits_and_aborting_does_not(end: str) -> None
         transport.send_descriptor(pipe_with(b""))
 
 
+@pytest.mark.parametrize("end", ["close", "abort", "write_eof"])
+async def test_ending_when_there_is_room_again(end: str) -> None:
+    """It ends once, also where the protocol ends it while it is told."""
+    recorder = Recorder()
+    async with transport_and_peer(recorder) as (transport, peer):
+        transport.set_write_buffer_limits(0)
+        recorder.resume_writing = getattr(transport, end)  # type: ignore[method-assign]
+        transport.write(bytes(1_000_000))
+        received = await asyncio.to_thread(lambda: b"".join(iter(lambda: peer.recv(65536), b"")))
+        assert len(received) == 1_000_000
+        peer.close()
+        await recorder.until(lambda: recorder.lost)
+        assert recorder.error is None
+
+
 @pytest.mark.parametrize("waiting", [False, True])
 async def test_writing_to_a_peer_that_is_gone(waiting: bool) -> None:
     recorder = Recorder()
@@ -547,7 +572,9 @@ async def test_descriptors_ride_at_their_place() -> None:
         assert peer.recvmsg(1, 1000)[:2] == (b"", [])
 
 
-async def test_descriptors_behind_what_waits() -> None:
+async def test_descriptors_behind_what_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where others want the loop in between, and the end waits behind them all."""
+    monkeypatch.setattr("amp_asyncio.descriptors._PIECES", 2)
     recorder = Recorder()
     async with transport_and_peer(recorder, small=True) as (transport, peer):
         positions = []
@@ -556,7 +583,9 @@ async def test_descriptors_behind_what_waits() -> None:
             positions.append((4000 * (number + 1) + number, b"%d" % number))
             transport.send_descriptor(pipe_with(b"%d" % number))
             transport.write(b"x")
+        transport.write_eof()
         found = await asyncio.to_thread(receive_all, peer, 20 * 4001)
+        assert await asyncio.to_thread(peer.recv, 1) == b""
         assert [(position, content(descriptor)) for position, descriptor in found] == positions
 
 
