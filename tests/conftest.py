@@ -47,8 +47,8 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run each test that talks over `connected` with TCP and with UNIX sockets."""
-    if "connected" in metafunc.function.__code__.co_names:
+    """Run each test that serves by means of `support` over TCP and over UNIX sockets."""
+    if {"connected", "listening"} & {*metafunc.function.__code__.co_names}:
         metafunc.fixturenames.append("transport")
         metafunc.parametrize("transport", ["tcp", "unix"], indirect=True)
 

@@ -10,7 +10,18 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
-from amp_asyncio import AMP, Command, Float, Integer, String, connect, serve, unix_connect, unix_serve
+from amp_asyncio import (
+    AMP,
+    Command,
+    Float,
+    Integer,
+    Server,
+    String,
+    connect,
+    serve,
+    unix_connect,
+    unix_serve,
+)
 
 
 class Sum(Command):
@@ -76,25 +87,40 @@ async def connected(
         amp.connection_made = connection_made  # type: ignore[method-assign]
         return amp
 
-    if over_unix if unix is None else unix:
-        with TemporaryDirectory() as directory:
-            path = Path(directory, "amp")
-            async with (
-                unix_serve(factory, path),
-                unix_connect(path, client_factory, **options) as client,
-            ):
-                yield await accepted, client
+    async with listening(factory, unix) as server, reach(server, client_factory, **options) as client:
+        yield await accepted, client
+
+
+@asynccontextmanager
+async def listening(
+    factory: Callable[[], AMP], unix: bool | None = None, **options: Any
+) -> AsyncIterator[Server]:
+    """Serve over a UNIX socket or TCP; unless the test says which, it is run with both."""
+    if not (over_unix if unix is None else unix):
+        async with serve(factory, "127.0.0.1", 0, **options) as server:
+            yield server
         return
-    async with serve(factory, "127.0.0.1", 0) as server:
-        port = server.sockets[0].getsockname()[1]
-        async with connect("127.0.0.1", port, client_factory, **options) as client:
-            yield await accepted, client
+    with TemporaryDirectory() as directory:
+        async with unix_serve(factory, Path(directory, "amp"), **options) as server:
+            yield server
+
+
+def reach(server: Server, factory: Callable[[], Any] = AMP, **options: Any) -> Any:
+    """Connect to a server of ours, wherever it listens."""
+    name = server.sockets[0].getsockname()
+    if isinstance(name, str):
+        return unix_connect(name, factory, **options)
+    return connect(*name[:2], factory, **options)
 
 
 @asynccontextmanager
 async def raw_client(server: Any) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
     """Yield a plain byte stream to a server of ours."""
-    reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname()[:2])
+    name = server.sockets[0].getsockname()
+    if isinstance(name, str):
+        reader, writer = await asyncio.open_unix_connection(name)
+    else:
+        reader, writer = await asyncio.open_connection(*name[:2])
     try:
         yield reader, writer
     finally:
