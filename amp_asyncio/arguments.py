@@ -270,7 +270,8 @@ class Descriptor(Integer):
     What is received is an `int`: a new descriptor that no child process inherits. It belongs to the
     responder, or to the caller, who has to close it: best is to give it at once to what does so, as
     `socket.socket(fileno=...)` and `os.fdopen(...)` do. What came for an answer that nobody waits for
-    any more is closed.
+    any more is closed; but whoever is cancelled in the very turn in which the future got its answer has
+    to look for it there.
 
     On the wire it is the ordinal of the descriptor, counted from 0 for each direction.
     """
