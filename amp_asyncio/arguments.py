@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from .boxes import MAX_VALUE_LENGTH, AmpBox
 from .errors import TooLong
+from .exchange import claim, give
 from .parser import parseString
 from .schemas import Schema, python_name
 
@@ -38,6 +39,7 @@ __all__ = [
     "Boolean",
     "DateTime",
     "Decimal",
+    "Descriptor",
     "Float",
     "Integer",
     "ListOf",
@@ -59,6 +61,8 @@ class Argument:
     """
 
     optional = False
+    #: Whether values of this type have descriptors in them: an argument that is made of others says so.
+    carries_descriptors = False
 
     def __init__(self, optional: bool = False) -> None:
         self.optional = optional
@@ -278,6 +282,36 @@ class DateTime(Argument):
         return datetime.datetime(year, month, day, hour, minute, second, microsecond, zone)
 
 
+class Descriptor(Integer):
+    """An open file, socket or pipe, which the receiver gets a descriptor of its own for.
+
+    Only the connections of `unix_connect` and `unix_serve` carry descriptors, and only without TLS;
+    on any other, sending one is a `TypeError`, and so it is once StartTLS was asked for.
+
+    What is sent is an `int`, or anything with a `fileno()`. It is duplicated at once, so it may be
+    closed when `callRemote` has returned. Where that raises, nothing is sent. What a responder returns
+    is duplicated as soon as it has returned: `loop.call_soon(file.close)` closes it in time.
+    A question that is cancelled while it waits to be sent may still send its descriptors; the peer
+    closes them when the connection ends.
+
+    What is received is an `int`: a new descriptor that no child process inherits. It belongs to the
+    responder, or to the caller, who has to close it: best is to give it at once to what does so, as
+    `socket.socket(fileno=...)` and `os.fdopen(...)` do. What came for an answer that nobody waits for
+    any more is closed; but whoever is cancelled in the very turn in which the future got its answer has
+    to look for it there.
+
+    On the wire it is the ordinal of the descriptor, counted from 0 for each direction.
+    """
+
+    carries_descriptors = True
+
+    def toStringProto(self, inObject: Any, proto: Any) -> bytes:
+        return self.toString(give(inObject, proto))
+
+    def fromStringProto(self, inString: bytes, proto: Any) -> int:
+        return claim(self.fromString(inString), proto)
+
+
 class ListOf(Argument):
     """A list of values of one other type, each behind its 2-byte length, all in one value.
 
@@ -289,6 +323,7 @@ class ListOf(Argument):
         if not hasattr(elementType, "toStringProto") or isinstance(elementType, type):
             raise TypeError(f"a ListOf is of an Argument instance, not of {elementType!r}")
         self.elementType = elementType
+        self.carries_descriptors = getattr(elementType, "carries_descriptors", False)
 
     def toStringProto(self, inObject: Iterable[Any], proto: Any) -> bytes:
         parts: list[bytes] = []
@@ -328,6 +363,9 @@ class AmpList(Argument):
         super().__init__(optional)
         self._schema = Schema(subargs, "an item of the AmpList", reserved=())
         self.subargs = self._schema.pairs
+        self.carries_descriptors = any(
+            getattr(argument, "carries_descriptors", False) for _, argument in self.subargs
+        )
 
     def toStringProto(self, inObject: Iterable[Mapping[str, Any]], proto: Any) -> bytes:
         boxes = [self._schema.encode(objects, AmpBox(), proto) for objects in inObject]

@@ -18,6 +18,7 @@ from typing import Any, ClassVar, TypeVar
 from .arguments import Argument
 from .boxes import ANSWER, ASK, UNHANDLED_ERROR_CODE, Box
 from .errors import RemoteAmpError, UnhandledCommand, UnknownRemoteError
+from .exchange import schema_for
 from .schemas import Schema, wire_name
 from .templates import Template
 
@@ -95,8 +96,8 @@ class Command(Question):
         super().__init_subclass__(**kw)
         name = cls.__name__
         cls.commandName = wire_name(vars(cls).get("commandName", name), f"the command {name}")
-        cls._arguments = Schema(cls.arguments, f"the command {name}")
-        cls._response = Schema(cls.response, f"the answer to {name}")
+        cls._arguments = schema_for(cls.arguments, f"the command {name}")
+        cls._response = schema_for(cls.response, f"the answer to {name}")
         cls.arguments = cls._arguments.pairs
         cls.response = cls._response.pairs
         cls._template = cls._response_template = None
@@ -170,14 +171,15 @@ class Command(Question):
         return future
 
     def _answered(self, box: Box, proto: Any, future: asyncio.Future[Any]) -> None:
+        if future.done():
+            self._response.discard(box, proto)
+            return
         try:
             answer = self.parseResponse(box, proto)
         except Exception as error:
-            if not future.done():
-                future.set_exception(error)
+            future.set_exception(error)
         else:
-            if not future.done():
-                future.set_result(answer)
+            future.set_result(answer)
 
     def _translated(self, error: RemoteAmpError) -> Exception:
         exception = super()._translated(error)

@@ -24,6 +24,7 @@ from .errors import (
     certificate_error,
     shortened,
 )
+from .exchange import Exchange
 from .parser import BoxParser
 
 if TYPE_CHECKING:
@@ -84,6 +85,8 @@ class BoxConnection(asyncio.Protocol):
     # When the last box came, and the timer that looks at it; only where there is an `idle_timeout`.
     _heard_at = 0.0
     _idle_timer: asyncio.TimerHandle | None = None
+    # The descriptors on their way; made when there is the first.
+    _exchange: Exchange | None = None
     # How many reasons there are to give out no boxes.
     _pauses = 0
 
@@ -209,6 +212,8 @@ class BoxConnection(asyncio.Protocol):
         self._finished = True
         self._empty_outbox()
         self._parser.take_rest()
+        if self._exchange is not None:
+            self._exchange.close()
         reason = ConnectionLost(f"the connection was lost: {cause or 'it was closed'}")
         reason.__cause__ = cause
         self.transport = None
@@ -270,7 +275,10 @@ class BoxConnection(asyncio.Protocol):
 
     def _flush(self) -> None:
         if self._outbox and self._change is None and self.transport is not None:
-            self.transport.write(b"".join(self._outbox))
+            if self._exchange is None:
+                self.transport.write(b"".join(self._outbox))
+            else:
+                self._exchange.write(self.transport, b"".join(self._outbox))
             self._empty_outbox()
             if self._full:
                 self._full = False

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast, overloa
 from weakref import WeakSet
 
 from .amp import AMP
+from .unix import AcceptingProtocol, connect_unix
 
 if TYPE_CHECKING:
     from .limits import Limits
@@ -191,13 +192,16 @@ def unix_connect(
 ) -> _Opening[Any]:
     """Connect to an AMP server over the UNIX socket `path`; else as `connect` does.
 
-    All other arguments are those of `loop.create_unix_connection`.
+    All other arguments are those of `loop.create_unix_connection`. Without `ssl`, the connection
+    carries descriptors: see `Descriptor`.
     """
 
     async def open_it() -> AMP:
-        loop = asyncio.get_running_loop()
         factory = partial(_limited, protocol_factory, limits)
         where = None if path is None else fspath(path)
+        if not ssl and options.keys() <= {"sock"}:
+            return await connect_unix(factory, where, **options)
+        loop = asyncio.get_running_loop()
         _, amp = await loop.create_unix_connection(factory, where, ssl=ssl, **options)
         return amp
 
@@ -238,12 +242,22 @@ def unix_serve(
 ) -> _Opening[Server]:
     """Serve AMP on the UNIX socket `path`; else as `serve` does.
 
-    All other arguments are those of `loop.create_unix_server`.
+    All other arguments are those of `loop.create_unix_server`. Without `ssl`, the connections carry
+    descriptors: see `Descriptor`.
     """
 
     async def open_it() -> Server:
-        listen = asyncio.get_running_loop().create_unix_server
+        listen: Callable[..., Awaitable[asyncio.AbstractServer]]
+        listen = asyncio.get_running_loop().create_unix_server if ssl else _listen_for_descriptors
         where = None if path is None else fspath(path)
         return await Server()._listen(listen, protocol_factory, limits, where, ssl=ssl, **options)
 
     return _Opening(open_it)
+
+
+async def _listen_for_descriptors(
+    accept: Callable[[], AMP], *where: Any, **options: Any
+) -> asyncio.AbstractServer:
+    create: Any = asyncio.get_running_loop().create_unix_server
+    listener = await create(lambda: AcceptingProtocol(accept()), *where, **options)
+    return cast(asyncio.AbstractServer, listener)

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from typing import TYPE_CHECKING, Any, cast
 
 from .connection import BoxConnection
-from .errors import ProtocolSwitched
+from .errors import ConnectionLost, ProtocolSwitched
+from .exchange import Exchange
 
 if TYPE_CHECKING:
     from .certificates import Certificate
@@ -34,6 +36,8 @@ class BinaryBoxProtocol(BoxConnection):
 
     hostCertificate: Certificate | None = None
 
+    # Whether the change that is under way, if any, is StartTLS.
+    _securing = False
     _changing_task: asyncio.Task[asyncio.Transport] | None = None
 
     @property
@@ -47,15 +51,44 @@ class BinaryBoxProtocol(BoxConnection):
 
         return Certificate.from_der(der)
 
-    def _lock(self, change: object) -> None:
+    def descriptor_received(self, descriptor: int) -> None:
+        """Keep a descriptor for the box that will name it; too many of them abort the connection."""
+        if self._finished:
+            os.close(descriptor)
+            return
+        if self._exchange is None:
+            self._exchange = Exchange()
+        try:
+            self._exchange.receive(descriptor)
+        except ConnectionLost as error:
+            self.give_up(error)
+
+    def _sending_exchange(self) -> Exchange | None:
+        """Return what takes descriptors for the peer, or None where there is no way to send them.
+
+        While StartTLS is under way there is none either: what is sent next would go over TLS.
+        """
+        if self.transport is None:
+            if self._exchange is None:
+                self._exchange = Exchange()
+            self._exchange.close()
+        elif self._securing or not hasattr(self.transport, "send_descriptor"):
+            return None
+        elif self._exchange is None:
+            self._exchange = Exchange()
+        return self._exchange
+
+    def _lock(self, change: object, securing: bool = False) -> None:
         """Write what was sent, and let all later boxes wait until `change` is done or refused."""
         self._flush()
+        self._securing = securing
         self._change = change
         self.boxReceiver.pause_sending()
 
     def _unlock(self) -> None:
         """Send the boxes that waited, in order, and go on."""
         self._change = None
+        self._securing = False
         self._flush()
         if self._finish_after_change:
             self.finish_writing()
@@ -107,6 +140,8 @@ class BinaryBoxProtocol(BoxConnection):
                 event.set()
         try:
             inner.connection_made(transport)
+            if self._exchange is not None:
+                self._exchange.hand_over(getattr(inner, "descriptor_received", None))
             if self._congested:
                 inner.pause_writing()
             feed(inner, rest)
@@ -115,6 +150,9 @@ class BinaryBoxProtocol(BoxConnection):
         except Exception:
             logger.exception("%r failed when it was handed the connection", inner)
             transport.abort()
+        finally:
+            if self._exchange is not None:
+                self._exchange.close()
 
     def _lose(self, error: Exception) -> None:
         """Give up a connection on which a change failed."""

@@ -179,3 +179,6 @@ class Schema:
                 problem = f"{name!r}: {cut(str(error))}"
             raise MalformedAmpBox(f"{self._what}: {problem}") from error
         return objects
+
+    def discard(self, strings: Mapping[bytes, bytes], proto: Any) -> None:
+        """Do what there is to do with a box that nobody wants any more: nothing."""

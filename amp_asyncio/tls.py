@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, cast
 from .arguments import Argument
 from .boxes import AmpBox, BoxSender
 from .commands import Command
+from .descriptors import DescriptorTransport
 from .errors import (
     ConnectionLost,
     MalformedAmpBox,
@@ -28,6 +29,7 @@ from .errors import (
     certificate_error,
 )
 from .protocol import BinaryBoxProtocol, feed
+from .unix import native_transport
 
 if TYPE_CHECKING:
     from .certificates import Certificate, PrivateCertificate
@@ -91,7 +93,7 @@ class _AskingBox(AmpBox):
         connection = _connection(boxSender)
         _check_only_one(connection)
         super()._sendTo(boxSender)
-        connection._lock(self)
+        connection._lock(self, securing=True)
 
 
 class _TLSBox(AmpBox):
@@ -103,7 +105,7 @@ class _TLSBox(AmpBox):
         connection = _connection(boxSender)
         _check_only_one(connection)
         super()._sendTo(boxSender)
-        connection._lock(self)
+        connection._lock(self, securing=True)
         _secure(connection, self.terms, None, {})
 
 
@@ -242,11 +244,17 @@ async def _handshake(connection: BinaryBoxProtocol, terms: _Terms, early: bytes)
     loop, all before it waits for the first time. So in that same turn, behind these two, comes ours;
     the loop does not look at the socket before the turn is over.
     """
+    if isinstance(connection.transport, DescriptorTransport):
+        connection.transport.set_write_buffer_limits(0)  # It is congested until all is written.
     while connection._congested and connection.transport is not None:
         await connection._room()  # A TLS layer that begins on a full buffer may not notice it empty.
     loop, raw = connection._loop, connection.transport
     if raw is None or raw.is_closing():
         raise ConnectionLost("the connection was closed before the TLS handshake")
+    if isinstance(raw, DescriptorTransport):
+        raw, more = await native_transport(raw)  # The TLS of the event loop takes no other.
+        connection.transport = raw
+        early += more
     start_tls = loop.start_tls(
         raw,
         connection,

@@ -12,6 +12,7 @@ from typing import Any
 import hypothesis
 import pytest
 import pytest_asyncio
+import support
 import uvloop
 
 hypothesis.settings.register_profile("tests", deadline=None, derandomize=True)
@@ -43,6 +44,18 @@ def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.Abstrac
 def pytest_collection_finish() -> None:
     gc.collect()
     gc.freeze()  # What was imported is no garbage of any test.
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run each test that serves by means of `support` over TCP and over UNIX sockets."""
+    if {"connected", "listening"} & {*metafunc.function.__code__.co_names}:
+        metafunc.fixturenames.append("transport")
+        metafunc.parametrize("transport", ["tcp", "unix"], indirect=True)
+
+
+@pytest.fixture
+def transport(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(support, "over_unix", request.param == "unix")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,10 +1,11 @@
 """A soak: good and bad peers at once, for as long as you like, against a server of ours.
 
-Run it: python tests/soak.py [SECONDS] [--loop asyncio|uvloop] [--seed NUMBER]        (Linux only)
+Run it: python tests/soak.py [SECONDS] [--loop asyncio|uvloop] [--unix] [--seed NUMBER]     (Linux only)
 
-The server is a process of its own, on 127.0.0.1, with limits so low that the bad peers reach them all
-the time. The good peers ask, and book each question under what became of it; the bad ones do what no
-peer should, and book each connection under how it ended. At the end everything has to add up:
+The server is a process of its own, on 127.0.0.1 or on a UNIX socket, with limits so low that the bad
+peers reach them all the time. The good peers ask, and book each question under what became of it; the
+bad ones do what no peer should, and book each connection under how it ended. At the end everything has
+to add up:
 
 * each question of a good peer got its own answer, or the error that it had to get, or was cancelled by
   whoever asked; none was lost. Each command that wants no answer has arrived.
@@ -33,6 +34,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from statistics import median
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from amp_asyncio import (
@@ -47,6 +49,8 @@ from amp_asyncio import (
     UnhandledCommand,
     connect,
     serve,
+    unix_connect,
+    unix_serve,
 )
 
 HOST = "127.0.0.1"
@@ -140,14 +144,15 @@ class Complaints(logging.Handler):
             self.errors.append(self.format(record))
 
 
-async def be_the_server() -> None:
+async def be_the_server(path: str | None) -> None:
     """Serve until SIGTERM, then close and print what there was, and what is left, as JSON."""
     complaints = Complaints()
     logging.basicConfig(handlers=[complaints])
     end = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, end.set)
-    async with serve(Served, HOST, 0, limits=LIMITS) as server:
-        print(server.sockets[0].getsockname()[1], flush=True)
+    on_tcp = serve(Served, HOST, 0, limits=LIMITS)
+    async with on_tcp if path is None else unix_serve(Served, path, limits=LIMITS) as server:
+        print(json.dumps(server.sockets[0].getsockname()), flush=True)
         await end.wait()
     tasks = asyncio.all_tasks() - {asyncio.current_task()}
     report = {
@@ -164,10 +169,10 @@ async def be_the_server() -> None:
 
 
 class Load:
-    """Everything that is done to the server on `port` until `deadline`, and the books on it."""
+    """Everything that is done to the server at `address` until `deadline`, and the books on it."""
 
-    def __init__(self, port: int, deadline: float, seed: int) -> None:
-        self.port = port
+    def __init__(self, address: Any, deadline: float, seed: int) -> None:
+        self.address = address
         self.deadline = deadline
         self.random = random.Random(seed)
         self.questions: Counter[str] = Counter()
@@ -181,6 +186,12 @@ class Load:
     def goes_on(self) -> bool:
         return time.monotonic() < self.deadline
 
+    def connect(self) -> Any:
+        """Open a connection of a good peer."""
+        if isinstance(self.address, str):
+            return unix_connect(self.address, limits=LIMITS)
+        return connect(*self.address, limits=LIMITS)
+
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
             for _ in range(GOOD_PEERS):
@@ -192,7 +203,7 @@ class Load:
         """Open a connection, do a few good things, close it; again and again."""
         while self.goes_on:
             self.sessions += 1
-            async with connect(HOST, self.port, limits=LIMITS) as amp:
+            async with self.connect() as amp:
                 for _ in range(self.random.randrange(1, 30)):
                     await self.random.choice(GOOD_THINGS)(self, amp)
                     if not self.goes_on:
@@ -229,11 +240,12 @@ class Load:
         ends = self.ends[name] = Counter()
         while self.goes_on:
             ends["opened"] += 1
-            with socket.socket() as sock:
+            on_unix = isinstance(self.address, str)
+            with socket.socket(socket.AF_UNIX if on_unix else socket.AF_INET) as sock:
                 sock.setblocking(False)
                 if bad_thing is never_reading:
                     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-                await asyncio.get_running_loop().sock_connect(sock, (HOST, self.port))
+                await asyncio.get_running_loop().sock_connect(sock, self.address)
                 try:
                     async with asyncio.timeout(PATIENCE):
                         ended = await bad_thing(self, sock)
@@ -305,7 +317,7 @@ async def notifications(load: Load, amp: AMP) -> None:
 async def closing_early(load: Load, amp: AMP) -> None:
     """Close another connection while answers are under way."""
     load.sessions += 1
-    async with connect(HOST, load.port, limits=LIMITS) as other:
+    async with load.connect() as other:
         answers = {
             other.callRemote(Wait, milliseconds=5, token=token): {"token": token} for token in range(10)
         }
@@ -447,17 +459,18 @@ class Memory:
 # --- all of it ---
 
 
-async def soak(seconds: float, loop_name: str, seed: int) -> list[str]:
+async def soak(seconds: float, loop_name: str, seed: int, path: str | None) -> list[str]:
     """Run it, print the figures, and return what does not add up."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, __file__, "--serve", "--loop", loop_name), stdout=asyncio.subprocess.PIPE
+        *(sys.executable, __file__, "--loop", loop_name, "--serve", *([path] if path else ())),
+        stdout=asyncio.subprocess.PIPE,
     )
     assert process.stdout is not None
     try:
-        port = int(await process.stdout.readline())
+        name = json.loads(await process.stdout.readline())
         memory = Memory(process.pid)
         watching = asyncio.create_task(memory.watch())
-        load = Load(port, time.monotonic() + seconds, seed)
+        load = Load(name if path else tuple(name), time.monotonic() + seconds, seed)
         running = asyncio.create_task(load.run())
         _, unfinished = await asyncio.wait([running], timeout=seconds + 2 * PATIENCE)
         if unfinished:
@@ -478,7 +491,9 @@ async def soak(seconds: float, loop_name: str, seed: int) -> list[str]:
     window = min(15.0, seconds / 10)
     early, late = memory.around(first, window), memory.around(seconds, window)
     questions = load.questions
-    print(f"{seconds:g} s on {loop_name}, Python {platform.python_version()}, seed {seed}\n")
+    over = "UNIX sockets" if path else "TCP"
+    python = platform.python_version()
+    print(f"{seconds:g} s on {loop_name} over {over}, Python {python}, seed {seed}\n")
     print(f"good peers: {load.sessions:,} connections; the longest wait {load.longest_wait:.2f} s")
     for name in ("asked", "answered", "refused", "cancelled", "wrong", "lost", "notified"):
         print(f"  {name:<24}{questions[name]:>12,}")
@@ -519,18 +534,20 @@ def main() -> int:
     parser.add_argument("seconds", nargs="?", type=float, default=10.0)
     parser.add_argument("--loop", choices=["asyncio", "uvloop"], default="asyncio")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--unix", action="store_true", help="over UNIX sockets, not TCP")
+    parser.add_argument("--serve", nargs="*", help=argparse.SUPPRESS)
     options = parser.parse_args()
     factory: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
     if options.loop == "uvloop":
         import uvloop
 
         factory = uvloop.new_event_loop
-    with asyncio.Runner(loop_factory=factory) as runner:
-        if options.serve:
-            runner.run(be_the_server())
+    with asyncio.Runner(loop_factory=factory) as runner, TemporaryDirectory() as directory:
+        if options.serve is not None:
+            runner.run(be_the_server(*options.serve or [None]))
             return 0
-        failed = runner.run(soak(options.seconds, options.loop, options.seed))
+        path = os.path.join(directory, "server") if options.unix else None
+        failed = runner.run(soak(options.seconds, options.loop, options.seed, path))
     print("\n" + ("; ".join(f"NOT SO: {check}" for check in failed) or "it adds up"))
     return bool(failed)
 

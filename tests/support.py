@@ -3,11 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
-from amp_asyncio import AMP, Command, Float, Integer, String, connect, serve
+from amp_asyncio import (
+    AMP,
+    Command,
+    Float,
+    Integer,
+    Server,
+    String,
+    connect,
+    serve,
+    unix_connect,
+    unix_serve,
+)
 
 
 class Sum(Command):
@@ -42,6 +56,9 @@ class Math(AMP):
         return {"data": data}
 
 
+#: Whether `connected` uses UNIX sockets at the moment.
+over_unix = False
+
 _S = TypeVar("_S", bound=AMP)
 _C = TypeVar("_C", bound=AMP)
 
@@ -50,9 +67,13 @@ _C = TypeVar("_C", bound=AMP)
 async def connected(
     server_factory: Callable[[], _S] = Math,  # type: ignore[assignment]
     client_factory: Callable[[], _C] = AMP,  # type: ignore[assignment]
+    unix: bool | None = None,
     **options: Any,
 ) -> AsyncIterator[tuple[_S, _C]]:
-    """Yield the two ends of a TCP connection; both are closed in order at the end."""
+    """Yield the two ends of a connection, both of which are closed in order at the end.
+
+    It is over a UNIX socket or TCP; unless the test says which, it is run with both.
+    """
     accepted: asyncio.Future[_S] = asyncio.get_running_loop().create_future()
 
     def factory() -> _S:
@@ -66,19 +87,66 @@ async def connected(
         amp.connection_made = connection_made  # type: ignore[method-assign]
         return amp
 
-    async with serve(factory, "127.0.0.1", 0) as server:
-        port = server.sockets[0].getsockname()[1]
-        async with connect("127.0.0.1", port, client_factory, **options) as client:
-            yield await accepted, client
+    async with listening(factory, unix) as server, reach(server, client_factory, **options) as client:
+        yield await accepted, client
+
+
+@asynccontextmanager
+async def listening(
+    factory: Callable[[], AMP], unix: bool | None = None, **options: Any
+) -> AsyncIterator[Server]:
+    """Serve over a UNIX socket or TCP; unless the test says which, it is run with both."""
+    if not (over_unix if unix is None else unix):
+        async with serve(factory, "127.0.0.1", 0, **options) as server:
+            yield server
+        return
+    with TemporaryDirectory() as directory:
+        async with unix_serve(factory, Path(directory, "amp"), **options) as server:
+            yield server
+
+
+def reach(server: Server, factory: Callable[[], Any] = AMP, **options: Any) -> Any:
+    """Connect to a server of ours, wherever it listens."""
+    name = server.sockets[0].getsockname()
+    if isinstance(name, str):
+        return unix_connect(name, factory, **options)
+    return connect(*name[:2], factory, **options)
 
 
 @asynccontextmanager
 async def raw_client(server: Any) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
     """Yield a plain byte stream to a server of ours."""
-    reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname()[:2])
+    name = server.sockets[0].getsockname()
+    if isinstance(name, str):
+        reader, writer = await asyncio.open_unix_connection(name)
+    else:
+        reader, writer = await asyncio.open_connection(*name[:2])
     try:
         yield reader, writer
     finally:
         writer.close()
         with suppress(ConnectionError):
             await writer.wait_closed()
+
+
+def open_descriptors() -> int:
+    """Return how many descriptors this process has, without those of /dev/null: uvloop keeps one."""
+    links = []
+    for descriptor in os.listdir("/proc/self/fd"):
+        with suppress(FileNotFoundError):  # The one that the list is read from.
+            links.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+    return sum(link != "/dev/null" for link in links)
+
+
+def pipe_with(data: bytes) -> int:
+    """Return the reading end of a pipe that has `data` in it, and no more."""
+    reading, writing = os.pipe()
+    os.write(writing, data)
+    os.close(writing)
+    return reading
+
+
+def content(descriptor: int) -> bytes:
+    """Return what can be read from a descriptor, and close it."""
+    with os.fdopen(descriptor, "rb") as file:
+        return file.read()

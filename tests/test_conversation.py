@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from support import Divide, Echo, Math, Sum, connected, raw_client
+from support import Divide, Echo, Math, Sum, connected, listening, raw_client, reach
 
 import amp_asyncio.connection
 from amp_asyncio import (
@@ -518,9 +518,8 @@ async def test_bytes_that_are_no_amp_abort_that_connection_alone(
     case: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     data, complaint = NOT_AMP[case]
-    async with serve(Math, "127.0.0.1", 0) as server:
-        address = server.sockets[0].getsockname()
-        async with connect(*address) as good, raw_client(server) as (reader, writer):
+    async with listening(Math) as server:
+        async with reach(server) as good, raw_client(server) as (reader, writer):
             assert await good.callRemote(Sum, a=1, b=1) == {"total": 2}
             writer.write(data)
             with suppress(ConnectionError):
@@ -612,7 +611,7 @@ async def test_a_peer_that_half_closes_gets_its_answers() -> None:
         made.append(Patient())
         return made[-1]
 
-    async with serve(factory, "127.0.0.1", 0) as server, raw_client(server) as (reader, writer):
+    async with listening(factory) as server, raw_client(server) as (reader, writer):
         writer.write(AmpBox(_command=b"Wait", _ask=b"1", name=b"x").serialize())
         writer.write(AmpBox(_command=b"Sum", _ask=b"2", a=b"1", b=b"1").serialize())
         writer.write_eof()
@@ -624,7 +623,7 @@ async def test_a_peer_that_half_closes_gets_its_answers() -> None:
 
 
 async def test_a_peer_that_stops_in_mid_box_is_logged(caplog: pytest.LogCaptureFixture) -> None:
-    async with serve(Math, "127.0.0.1", 0) as server, raw_client(server) as (reader, writer):
+    async with listening(Math) as server, raw_client(server) as (reader, writer):
         sum_box = AmpBox(_command=b"Sum", _ask=b"2", a=b"1", b=b"1").serialize()
         writer.write(sum_box + sum_box[:-1])
         writer.write_eof()

@@ -15,7 +15,16 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from support import Echo, Math, Sum
 
-from amp_asyncio import AMP, ConnectionLost, Server, connect, serve, unix_connect, unix_serve
+from amp_asyncio import (
+    AMP,
+    ConnectionLost,
+    Descriptor,
+    Server,
+    connect,
+    serve,
+    unix_connect,
+    unix_serve,
+)
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +85,20 @@ async def test_tls(tls: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
         assert all([len((await answer)["data"]) == 60000 for answer in answers])
         with pytest.raises(ssl.SSLError):
             await connect(*address, ssl=ssl.create_default_context(), server_hostname="localhost")
+
+
+async def test_tls_over_a_unix_socket(
+    tls: tuple[ssl.SSLContext, ssl.SSLContext], tmp_path: Path
+) -> None:
+    context, trusting = tls
+    path = tmp_path / "amp"
+    async with (
+        unix_serve(Math, path, ssl=context),
+        unix_connect(path, ssl=trusting, server_hostname="localhost") as amp,
+    ):
+        assert await amp.callRemote(Sum, a=13, b=81) == {"total": 94}
+        with pytest.raises(TypeError, match="cannot carry descriptors"):
+            Descriptor().toStringProto(0, amp)
 
 
 async def test_awaited_rather_than_entered() -> None:

@@ -332,6 +332,17 @@ def test_switch_to_streams() -> None:
     ]
 
 
+# --- pass_descriptor.py ---
+
+
+def test_pass_descriptor() -> None:
+    assert output_of(EXAMPLES / "pass_descriptor.py") == [
+        "connection 1: Hello!",
+        "connection 2: Hello!",
+        "served by the worker",
+    ]
+
+
 # --- test_service.py ---
 
 

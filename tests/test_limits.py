@@ -6,11 +6,11 @@ import asyncio
 from typing import Any
 
 import pytest
-from support import Divide, Echo, Math, Sum, connected, raw_client
+from support import Divide, Echo, Math, Sum, connected, listening, raw_client, reach
 from test_conversation import Notify, Patient, Wait
 from test_protocol import Transport
 
-from amp_asyncio import AMP, AmpBox, BoxParser, ConnectionLost, Limits, TooLong, connect, serve
+from amp_asyncio import AMP, AmpBox, BoxParser, ConnectionLost, Limits, TooLong
 from amp_asyncio.costs import PAIR_OVERHEAD
 
 
@@ -72,8 +72,8 @@ def test_a_value_is_refused_before_it_has_come() -> None:
 
 async def test_keys_without_end_abort_that_connection_alone(caplog: pytest.LogCaptureFixture) -> None:
     limits = Limits(max_box_size=100_000)
-    async with serve(Math, "127.0.0.1", 0, limits=limits) as server:
-        async with connect(*server.sockets[0].getsockname()) as good:
+    async with listening(Math, limits=limits) as server:
+        async with reach(server) as good:
             async with raw_client(server) as (_, writer):
                 with pytest.raises(ConnectionError):
                     for number in range(10**6):
@@ -224,7 +224,7 @@ async def test_a_peer_that_asks_and_does_not_read_is_ended() -> None:
         amps.append(Math())
         return amps[-1]
 
-    async with serve(factory, "127.0.0.1", 0, limits=limits) as server:
+    async with listening(factory, limits=limits) as server:
         async with raw_client(server) as (_, writer):
             with pytest.raises(ConnectionError):
                 while True:
@@ -420,7 +420,7 @@ async def test_a_reader_that_is_slow_but_never_fills_the_transport() -> None:
         def divide(self, a: int, b: int) -> dict[str, float]:
             raise ZeroDivisionError("x" * 5000)
 
-    async with serve(Large, "127.0.0.1", 0) as server, raw_client(server) as (reader, writer):
+    async with listening(Large) as server, raw_client(server) as (reader, writer):
         for _ in range(1000):
             writer.write(command(b"Divide", 1, a=b"1", b=b"0"))
         writer.write_eof()

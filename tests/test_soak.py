@@ -24,10 +24,11 @@ def output_of(script: str, *arguments: str) -> str:
     return done.stdout
 
 
+@pytest.mark.parametrize("over", [[], ["--unix"]], ids=["tcp", "unix"])
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
-def test_soak(loop: str) -> None:
-    output = output_of("soak.py", "4", "--loop", loop)
-    assert output.startswith(f"4 s on {loop}")
+def test_soak(loop: str, over: list[str]) -> None:
+    output = output_of("soak.py", "3", "--loop", loop, *over)
+    assert output.startswith(f"3 s on {loop}")
     assert output.endswith("it adds up\n")
 
 

@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from support import Echo, Math, Sum, connected, raw_client
+from support import Echo, Math, Sum, connected, listening, raw_client, reach
 from test_conversation import Explode
 from test_protocol import Transport
 
@@ -25,7 +25,6 @@ from amp_asyncio import (
     Unicode,
     connect,
     parseString,
-    serve,
 )
 
 
@@ -276,7 +275,7 @@ async def test_the_responders_side_hands_over_what_came_behind_the_command() -> 
         made[-1].gate = asyncio.Event()
         return made[-1]
 
-    async with serve(factory, "127.0.0.1", 0) as server, raw_client(server) as (reader, writer):
+    async with listening(factory) as server, raw_client(server) as (reader, writer):
         # A peer that does not wait for the acknowledgement, and whose bytes look like a command.
         injected = AmpBox(_command=b"Sum", _ask=b"2", a=b"1", b=b"1").serialize()
         writer.write(switch_box() + injected)
@@ -299,7 +298,7 @@ async def test_refused_what_came_behind_the_command_is_amp_again() -> None:
     class Refusing(Switching):
         refusal = PermissionError("no")
 
-    async with serve(Refusing, "127.0.0.1", 0) as server, raw_client(server) as (reader, writer):
+    async with listening(Refusing) as server, raw_client(server) as (reader, writer):
         question = AmpBox(_command=b"Sum", _ask=b"2", a=b"1", b=b"1").serialize()
         writer.write(switch_box() + question)
         writer.write_eof()
@@ -568,8 +567,8 @@ async def test_the_garbage_collector_frees_the_old_objects() -> None:
         old.append(weakref.ref(amp))
         return amp
 
-    async with serve(factory, "127.0.0.1", 0) as server:
-        client = await connect(*server.sockets[0].getsockname())
+    async with listening(factory) as server:
+        client = await reach(server)
         old.append(weakref.ref(client))
         await client.callRemote(SwitchTo, Kept, name="x")
         del client

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import datetime
 import decimal
+import os
 from collections.abc import Callable, Iterable
 from functools import partial
+from tempfile import TemporaryFile
 from types import ModuleType
 from typing import Any, NoReturn
 
@@ -82,6 +84,26 @@ KINDS: dict[str, tuple[Callable[..., Any], list[Any]]] = {
         [[{"name": "", "rows": []}, {"name": "ü", "rows": [{"cells": []}, {"cells": [1.5, -0.0]}]}]],
     ),
 }
+
+
+def file_with(data: bytes) -> Any:
+    """Return an open file with `data` in it."""
+    file = TemporaryFile(buffering=0)  # noqa: SIM115
+    file.write(data)
+    return file
+
+
+def content(descriptor: int) -> bytes:
+    """Return what a file has in it, and close it. Its position is everybody's who has a descriptor."""
+    try:
+        return os.pread(descriptor, 1000, 0)
+    finally:
+        os.close(descriptor)
+
+
+def open_descriptors() -> int:
+    """Return how many descriptors this process has."""
+    return len(os.listdir("/proc/self/fd"))
 
 
 class Differs(Exception):
@@ -202,6 +224,37 @@ class Secure(amp.StartTLS):
     errors = {Declared: b"DECLARED"}
 
 
+class Look(amp.Command):
+    """Is answered with what the file has in it, which is closed."""
+
+    arguments = [(b"file", amp.Descriptor())]
+    response = [(b"content", amp.String())]
+
+
+# (Twisted's `ListOf` does not work with descriptors.)
+_files = amp.AmpList([(b"name", amp.Unicode()), (b"file", amp.Descriptor())])
+
+
+class LookAtAll(amp.Command):
+    arguments = [(b"first", amp.Descriptor()), (b"files", _files), (b"last", amp.Descriptor())]
+    response = [(b"contents", amp.ListOf(amp.String()))]
+
+
+class Lend(amp.Command):
+    """Is answered with as many files as there are contents, each with its own."""
+
+    arguments = [(b"contents", amp.ListOf(amp.String()))]
+    response = [(b"files", _files)]
+
+
+class Return(amp.Command):
+    """The files have arrived. Twisted sends what is open when it comes to writing it."""
+
+
+class CountDescriptors(amp.Command):
+    response = [(b"count", amp.Integer())]
+
+
 class SwitchToBytes(amp.ProtocolSwitchCommand):
     """Switches to a kind of `streams`, if it is allowed."""
 
@@ -270,6 +323,8 @@ class Peer(Ported):
     #: What waits for the answers, and what still asks.
     questions: tuple[Any, ...] = ()
     asking: Any = None
+    #: The files that it has answered `Lend` with.
+    lent: tuple[Any, ...] = ()
 
     def ask(self, count: int) -> None:
         """Ask so many questions at once."""
@@ -332,6 +387,32 @@ class Peer(Ported):
     @Misanswer.responder
     def misanswer(self) -> dict[str, Any]:
         return {"number": "one"}
+
+    @Look.responder
+    def look(self, file: int) -> dict[str, Any]:
+        return {"content": content(file)}
+
+    @LookAtAll.responder
+    async def look_at_all(self, first: int, files: list[dict[str, Any]], last: int) -> dict[str, Any]:
+        descriptors = [first, *(item["file"] for item in files), last]
+        return {"contents": [content(descriptor) for descriptor in descriptors]}
+
+    @Lend.responder
+    def lend(self, contents: list[bytes]) -> dict[str, Any]:
+        self.lent += tuple(file_with(data) for data in contents)
+        files = self.lent[-len(contents) :]
+        return {"files": [{"name": "", "file": file.fileno()} for file in files]}
+
+    @Return.responder
+    def take_back(self) -> dict[str, Any]:
+        for file in self.lent:
+            file.close()
+        self.lent = ()
+        return {}
+
+    @CountDescriptors.responder
+    def count_descriptors(self) -> dict[str, Any]:
+        return {"count": open_descriptors()}
 
     @Secure.responder
     async def secure(self) -> dict[str, Any]:

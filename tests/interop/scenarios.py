@@ -15,18 +15,26 @@ from .definitions import (
     KEY,
     KINDS,
     PORTED,
+    CountDescriptors,
     Countdown,
     Declared,
     Everything,
+    Lend,
+    Look,
+    LookAtAll,
     Names,
     Note,
     Notes,
     Peer,
     Repeat,
+    Return,
     Secure,
     Sum,
     SwitchToBytes,
+    content,
     described,
+    file_with,
+    open_descriptors,
     ported_commands,
     samples,
 )
@@ -221,3 +229,66 @@ async def leave(peer: Any) -> None:
 async def be_left(peer: Any) -> None:
     """Wait until the other side has closed it."""
     await peer.innerProtocol.until_lost()
+
+
+async def look(peer: Peer, count: int) -> Any:
+    """Send so many descriptors, one after the other; tell how many more are open at either end."""
+    before = await _open_descriptors(peer)
+    with file_with(b"looked at") as file:
+        for _ in range(count):
+            answer = await peer.callRemote(Look, file=file.fileno())
+            assert answer == {"content": b"looked at"}
+    return [now - then for now, then in zip(await _open_descriptors(peer), before, strict=True)]
+
+
+async def borrow(peer: Peer, count: int, each: int = 1) -> Any:
+    """Do the same with descriptors that come in answers, so many in each."""
+    before = await _open_descriptors(peer)
+    for number in range(count):
+        contents = [b"%d of %d" % (n, number) for n in range(each)]
+        files = (await peer.callRemote(Lend, contents=contents))["files"]
+        assert [content(item["file"]) for item in files] == contents
+        await peer.callRemote(Return)
+    return [now - then for now, then in zip(await _open_descriptors(peer), before, strict=True)]
+
+
+async def _open_descriptors(peer: Peer) -> list[int]:
+    return [(await peer.callRemote(CountDescriptors))["count"], open_descriptors()]
+
+
+async def look_at_all(peer: Peer, count: int) -> Any:
+    """Send several descriptors in one box."""
+    files = [file_with(b"%d" % number) for number in range(count)]
+    first, *others, last = [file.fileno() for file in files]
+    listed = [{"name": "", "file": descriptor} for descriptor in others]
+    answer = await peer.callRemote(LookAtAll, first=first, files=listed, last=last)
+    for file in files:
+        file.close()
+    return [int(text) for text in answer["contents"]]
+
+
+async def look_interleaved(peer: Peer, count: int, size: int = 0) -> Any:
+    """Ask with and without descriptors, all at once, with so many bytes of other boxes between them."""
+    files = [file_with(b"%d" % number) for number in range(count)]
+    asked = []
+    for number, file in enumerate(files):
+        pieces = [min(0xFFFF, size - begin) for begin in range(0, size, 0xFFFF)]
+        asked += [peer.callRemote(Repeat, data=bytes(piece)) for piece in pieces]
+        asked.append(peer.callRemote(Look, file=file.fileno()))
+        asked.append(peer.callRemote(Sum, a=number, b=0))
+    answers = [await answer for answer in asked]
+    for file in files:
+        file.close()
+    contents = [int(answer["content"]) for answer in answers if "content" in answer]
+    return [contents, [answer["total"] for answer in answers if "total" in answer]]
+
+
+async def unasked(peer: Peer, count: int) -> Any:
+    """Send descriptors that no box names, each with a box that does not; return what became of it."""
+    outcome = "open"
+    with file_with(b"") as file:
+        for _ in range(count):
+            amp.Descriptor().toStringProto(file.fileno(), peer)
+            if (outcome := await state(peer)) == "lost":
+                break
+    return outcome

@@ -13,6 +13,7 @@ TEXT = "Grüße: 世界"
 UNKNOWN = "Code<UNKNOWN>: Unknown Error"
 
 
+@on_unix_too
 @pytest.mark.parametrize(
     ("command", "error", "outcome"),
     [
@@ -32,11 +33,13 @@ async def test_errors(
     assert await conversation.play(asker, "error", command, arguments) == outcome
 
 
+@on_unix_too
 async def test_answer_that_does_not_encode(conversation: Conversation, asker: str) -> None:
     outcome = await conversation.play(asker, "error", "Misanswer", {})
     assert outcome == ["UnknownRemoteError", UNKNOWN, "lost"]
 
 
+@on_unix_too
 async def test_unhandled(conversation: Conversation, asker: str) -> None:
     outcome = await conversation.play(asker, "error", "Unhandled", {})
     assert outcome == ["UnhandledCommand", "", "open"]
@@ -58,6 +61,7 @@ async def test_without_a_definition(
     assert await conversation.play(asker, "by_name", command, arguments) == outcome
 
 
+@on_unix_too
 async def test_no_answer_required(conversation: Conversation, asker: str) -> None:
     assert await conversation.play(asker, "notes", 100) == [str(number) for number in range(100)]
 
