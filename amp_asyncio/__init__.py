@@ -65,6 +65,7 @@ from .tls import StartTLS
 
 if TYPE_CHECKING:
     from .certificates import Certificate, PrivateCertificate
+    from .children import Child, spawn, stdio
 
 __all__ = [
     "AMP",
@@ -92,6 +93,7 @@ __all__ = [
     "BoxReceiver",
     "BoxSender",
     "Certificate",
+    "Child",
     "Command",
     "CommandLocator",
     "ConnectionLost",
@@ -126,15 +128,24 @@ __all__ = [
     "parse",
     "parseString",
     "serve",
+    "spawn",
+    "stdio",
     "unix_connect",
     "unix_serve",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    """Import the certificates when they are first used: they bring in all of `cryptography`."""
+    """Import what not everybody needs when it is first used.
+
+    The certificates bring in all of `cryptography`.
+    """
     if name in ("Certificate", "PrivateCertificate"):
         from . import certificates
 
         return getattr(certificates, name)
+    if name in ("Child", "spawn", "stdio"):
+        from . import children
+
+        return getattr(children, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
