@@ -13,6 +13,7 @@ import asyncio
 import errno
 import select
 from collections.abc import Callable, Coroutine, Mapping
+from functools import partial
 from io import FileIO
 from typing import Any, TypeAlias, TypeVar
 
@@ -59,8 +60,9 @@ class PipeTransport(asyncio.Transport):
 
     _reading: asyncio.ReadTransport | None = None
     _writing: asyncio.WriteTransport | None = None
-    # Whether the pipes are the loop's by now.
+    # Whether the pipes are the loop's by now, and whether it is done with connecting them.
     _connecting = False
+    _connected = False
     # Whether the protocol was told that it is connected, and that it is not any more.
     _begun = False
     _lost = False
@@ -86,6 +88,8 @@ class PipeTransport(asyncio.Transport):
         self._protocol: Any = protocol
         self._at_end = at_end
         self._draining = at_end is not None
+        # What came before the protocol was connected.
+        self._deferred: list[_Callback] = []
 
     async def connect(self) -> None:
         """Connect the pipes, which are the transport's to close from here on, and tell the protocol.
@@ -101,23 +105,26 @@ class PipeTransport(asyncio.Transport):
 
     async def _connect(self) -> None:
         reads, writes = self._pipes
-        # This one first: the protocol is told when the other is there, and may write then.
         await self._loop.connect_write_pipe(lambda: _Writing(self), writes)
         await self._loop.connect_read_pipe(lambda: _Reading(self), reads)
-
-    def _begin(self) -> None:
+        self._connected = True
         if self._closing:
             self.abort()
             return
+        # Not before both are connected: uvloop does not close the file of one that is closed earlier.
         self._begun = True
         self._protocol.connection_made(self)
         if self._broken is not None:
             self._notice_end(self._lose_if_silent)
+        self._loop.call_soon(self._catch_up)
 
     # --- what the pipe that is read from says ---
 
     def _data_received(self, data: bytes) -> None:
         if self._closing:
+            return
+        if self._paused or not self._begun:
+            self._deferred.append(partial(self._data_received, data))
             return
         try:
             feed(self._protocol, data)
@@ -126,6 +133,12 @@ class PipeTransport(asyncio.Transport):
 
     def _eof_received(self) -> None:
         self._eof_heard = True
+        if self._paused or not self._begun:
+            self._deferred.append(self._hear_eof)
+        else:
+            self._hear_eof()
+
+    def _hear_eof(self) -> None:
         if self._eof_written:
             self._tell_eof()
         else:
@@ -211,13 +224,17 @@ class PipeTransport(asyncio.Transport):
         self._error = self._error or error
         self._closing = True
         self._draining = False
-        if self._writing is not None:
-            self._writing.abort()
-        if self._reading is not None:
-            self._reading.close()
         if not self._connecting:
             for file in self._pipes:
                 file.close()
+        if not self._connected:
+            return
+        if self._writing is not None:
+            # (asyncio fails where it is aborted when it was closed, or has closed itself.)
+            written = self._writing.get_write_buffer_size() == 0
+            (self._writing.close if written else self._writing.abort)()
+        if self._reading is not None:
+            self._reading.close()
         self._loop.call_soon(self._finish)
 
     def _finish(self) -> None:
@@ -284,8 +301,14 @@ class PipeTransport(asyncio.Transport):
             self._paused = False
             if self._reading is not None and not self._eof_heard:
                 self._reading.resume_reading()
+            if self._deferred:
+                self._loop.call_soon(self._catch_up)
             if self._broken is not None:
                 self._loop.call_soon(self._lose_if_silent)
+
+    def _catch_up(self) -> None:
+        while self._deferred and not self._paused:
+            self._deferred.pop(0)()
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Write `data`, now or when the pipe takes it; goes nowhere where the connection is lost."""
@@ -333,7 +356,6 @@ class _Reading(asyncio.Protocol):
 
     def connection_made(self, transport: Any) -> None:
         self._owner._reading = transport
-        self._owner._begin()
 
     def data_received(self, data: bytes) -> None:
         self._owner._data_received(data)
