@@ -510,10 +510,7 @@ def _take_over(fd: int) -> int:
         return fd
     private = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
     null = os.open(os.devnull, os.O_RDWR)
-    try:
-        os.dup2(2 if fd == 1 else null, fd)
-    except OSError:  # There is no standard error.
-        os.dup2(null, fd)
-    finally:
-        os.close(null)
+    # (Where it was closed, 2 may be anything by now.)
+    os.dup2(null if fd == 0 or sys.__stderr__ is None else 2, fd)
+    os.close(null)
     return private

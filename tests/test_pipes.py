@@ -188,7 +188,7 @@ async def test_a_protocol_that_raises_is_lost(where: str) -> None:
     setattr(protocol, where, fail)
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(lambda loop, context: told.append(context))
-    async with piped(protocol) as (transport, writes, _):
+    async with piped(protocol) as (_, writes, _):
         writes.write(b"data")
         writes.close()
         await protocol.lost()
@@ -293,7 +293,7 @@ async def test_what_comes_behind_close_is_thrown_away() -> None:
 
 async def test_what_was_written_before_the_other_side_went_is_read() -> None:
     protocol = Recorded()
-    async with piped(protocol) as (transport, writes, reads):
+    async with piped(protocol) as (_, writes, reads):
         writes.write(b"x" * 60_000)
         reads.close()
         writes.close()
@@ -449,6 +449,7 @@ async def test_an_end_is_told_when_it_is_known_why() -> None:
         await turns()
         # It has heard everything, and may still do what it has to do.
         assert protocol.events == ["made", "eof"]
+        transport.write_eof()
         transport.end(LookupError("too late to be of interest"))
         transport.close()
         await protocol.lost()
@@ -473,7 +474,7 @@ async def test_a_broken_pipe_waits_until_reading_goes_on() -> None:
 
 async def test_closed_while_an_end_is_held_back() -> None:
     holder, protocol = Holder(), Recorded()
-    async with piped(protocol, holder) as (transport, writes, reads):
+    async with piped(protocol, holder) as (transport, writes, _):
         writes.close()
         await holder.holding.wait()
         transport.close()
@@ -484,7 +485,7 @@ async def test_closed_while_an_end_is_held_back() -> None:
 
 async def test_ended_with_a_reason() -> None:
     holder, protocol = Holder(), Recorded()
-    async with piped(protocol, holder) as (transport, writes, _):
+    async with piped(protocol, holder) as (transport, _, _):
         transport.end(LookupError("it is gone"))
         await protocol.lost()
         holder.let_go()
