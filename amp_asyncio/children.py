@@ -19,20 +19,17 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from io import FileIO
-from os import PathLike
-from threading import Thread
-from typing import IO, Any, Generic, TypeAlias, TypeVar, overload
+from typing import IO, Any, Generic, TypeVar, overload
 
 from .amp import AMP
 from .endpoints import _limited, _Opening
 from .limits import Limits
 from .pipes import PipeTransport, unbroken
+from .processes import Output, Word, check_report, make_pipe, place, through_descriptors, watch
 
 __all__ = ["Child", "spawn", "stdio"]
 
 _A = TypeVar("_A", bound=AMP)
-
-_Word: TypeAlias = str | bytes | PathLike[str] | PathLike[bytes]
 
 # How many seconds the exit status may take to come behind the end of the pipes, and the end of the
 # pipes behind the exit status.
@@ -41,44 +38,19 @@ _PATIENCE = 1.0
 # How many seconds a child has to end that was terminated, before it is killed.
 _GRACE = 3.0
 
-# Other descriptors than 0, 1 and 2 cannot be given to a child by their numbers: `pass_fds` keeps those
-# of the parent, where something else may have the wanted ones. In between runs this: it gives the pipes
-# their numbers, and turns into the program. (A `preexec_fn` would run Python in the fork of a process
-# that has threads, which may deadlock; posix_spawn knows no working directory; dash redirects only
-# descriptors of one digit.) What Python changes as it starts is put back, and what goes wrong is
-# reported over a pipe that is closed when the program starts.
-_DESCRIPTORS = """
-import os, signal, sys
-pipes, report, locale, program, *arguments = sys.argv[1:]
-for pipe in pipes.split(","):
-    number, passed = map(int, pipe.split("="))
-    os.dup2(passed, number)
-    os.close(passed)
-os.set_inheritable(int(report), False)
-os.environ.pop("LC_CTYPE", None)
-if locale:
-    os.environ["LC_CTYPE"] = locale
-signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
-try:
-    os.execvp(program, arguments)
-except OSError as error:
-    os.write(int(report), b"%d" % error.errno)
-    os._exit(127)
-"""
-
 
 class _Ended(subprocess.CalledProcessError):
     """How a child has ended: the reason that its connection is lost."""
 
     def __str__(self) -> str:
+        child = f"the child process {os.fsdecode(self.cmd[0])}"
         if self.returncode >= 0:
-            return f"the child process {self.cmd[0]!s} ended with exit status {self.returncode}"
+            return f"{child} ended with exit status {self.returncode}"
         try:
             name = signal.Signals(-self.returncode).name
         except ValueError:
             name = f"signal {-self.returncode}"
-        return f"the child process {self.cmd[0]!s} was ended by {name}"
+        return f"{child} was ended by {name}"
 
 
 class Child(Generic[_A]):
@@ -98,10 +70,10 @@ class Child(Generic[_A]):
 
     _process: subprocess.Popen[bytes]
     _transport: PipeTransport
-    _errors: _Output | None = None
+    _errors: Output | None = None
     _timer: asyncio.TimerHandle | None = None
 
-    def __init__(self, amp: _A, command: Sequence[_Word]) -> None:
+    def __init__(self, amp: _A, command: Sequence[Word]) -> None:
         self.amp = amp
         self._command = command
         self._exited = asyncio.Event()
@@ -110,7 +82,7 @@ class Child(Generic[_A]):
 
     def _begin(self, command: Sequence[Any], options: dict[str, Any]) -> None:
         self._process = subprocess.Popen(command, **options)
-        _watch(self._process, self._process_exited)
+        watch(self._process, self._process_exited)
 
     @property
     def pid(self) -> int:
@@ -220,73 +192,13 @@ class Child(Generic[_A]):
         self._exited.set()
 
 
-def _watch(process: subprocess.Popen[bytes], exited: Callable[[], None]) -> None:
-    """Have `exited` called by the loop when `process` has ended, and its status is in `returncode`.
-
-    asyncio's own functions do this as well. But on uvloop a child gets copies of its pipes that it does
-    not know of, and can close them no more. Starting it is one call of `subprocess` in either case.
-    """
-    loop = asyncio.get_running_loop()
-
-    def ended(descriptor: int) -> None:
-        loop.remove_reader(descriptor)
-        os.close(descriptor)
-        process.wait()
-        exited()
-
-    def wait() -> None:
-        process.wait()
-        with suppress(RuntimeError):  # The loop is closed.
-            loop.call_soon_threadsafe(exited)
-
-    try:
-        descriptor = os.pidfd_open(process.pid)
-    except (AttributeError, OSError):  # It is Linux that has these, and not in every sandbox.
-        Thread(target=wait, name=f"wait for process {process.pid}", daemon=True).start()
-    else:
-        loop.add_reader(descriptor, ended, descriptor)
-
-
-class _Output(asyncio.StreamReaderProtocol):
-    """A pipe that is read as a stream."""
-
-    _pipe: asyncio.ReadTransport | None = None
-
-    def __init__(self, reader: asyncio.StreamReader) -> None:
-        super().__init__(reader)
-        self.ended = asyncio.Event()
-
-    async def connect(self, file: FileIO) -> None:
-        await asyncio.get_running_loop().connect_read_pipe(lambda: self, file)
-
-    def connection_made(self, transport: Any) -> None:
-        super().connection_made(transport)
-        self._pipe = transport
-
-    def is_reading(self) -> bool:
-        return self._pipe is not None and self._pipe.is_reading()
-
-    def close(self) -> None:
-        if self._pipe is not None:
-            self._pipe.close()
-
-    def eof_received(self) -> bool:
-        super().eof_received()
-        return False  # The pipe is to be closed: uvloop does it only then.
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        super().connection_lost(exc)
-        self._pipe = None
-        self.ended.set()
-
-
 # --- starting a child ---
 
 
 @overload
 def spawn(
-    program: _Word,
-    *args: _Word,
+    program: Word,
+    *args: Word,
     protocol_factory: Callable[[], _A],
     fds: tuple[int, int] = ...,
     stderr: int | IO[Any] | None = ...,
@@ -295,16 +207,16 @@ def spawn(
 ) -> _Opening[Child[_A]]: ...
 @overload
 def spawn(
-    program: _Word,
-    *args: _Word,
+    program: Word,
+    *args: Word,
     fds: tuple[int, int] = ...,
     stderr: int | IO[Any] | None = ...,
     limits: Limits | None = ...,
     **options: Any,
 ) -> _Opening[Child[AMP]]: ...
 def spawn(
-    program: _Word,
-    *args: _Word,
+    program: Word,
+    *args: Word,
     protocol_factory: Callable[[], AMP] = AMP,
     fds: tuple[int, int] = (0, 1),
     stderr: int | IO[Any] | None = None,
@@ -341,25 +253,25 @@ def spawn(
 
 async def _start(child: Child[Any], fds: tuple[int, int], options: dict[str, Any]) -> Child[Any]:
     """Start the process of a child, and connect with it; where that fails, nothing is left."""
-    outputs: list[tuple[_Output, FileIO]] = []
+    outputs: list[tuple[Output, FileIO]] = []
     report: asyncio.StreamReader | None = None
     with ExitStack() as ours:
         with ExitStack() as theirs:
-            child_reads, we_write = _pipe(theirs, ours)
-            we_read, child_writes = _pipe(ours, theirs)
+            child_reads, we_write = make_pipe(theirs, ours)
+            we_read, child_writes = make_pipe(ours, theirs)
             limit = options.pop("limit", 2**16)
             command: Sequence[Any] = child._command
-            high = _place(fds, (child_reads, child_writes), options)
+            high = place(fds, (child_reads, child_writes), options)
             if options["stderr"] == subprocess.PIPE:
-                file, options["stderr"] = _pipe(ours, theirs)
+                file, options["stderr"] = make_pipe(ours, theirs)
                 child.stderr = asyncio.StreamReader(limit)
-                child._errors = _Output(child.stderr)
+                child._errors = Output(child.stderr)
                 outputs.append((child._errors, file))
             if high:
-                file, reporting = _pipe(ours, theirs)
+                file, reporting = make_pipe(ours, theirs)
                 report = asyncio.StreamReader()
-                outputs.append((_Output(report), file))
-                command = _through_descriptors(command, high, reporting, options, theirs)
+                outputs.append((Output(report), file))
+                command = through_descriptors(command, high, reporting, options, theirs)
             child._begin(command, options)
         ours.pop_all()
     peers = {"sockname": f"process {os.getpid()}", "peername": f"process {child.pid}"}
@@ -367,7 +279,7 @@ async def _start(child: Child[Any], fds: tuple[int, int], options: dict[str, Any
     try:
         await unbroken(_connect(outputs))
         if report is not None:
-            await _check_report(report, child._command)
+            await check_report(report, child._command)
         await child._transport.connect()
     except BaseException:
         child._close_pipes()
@@ -376,79 +288,9 @@ async def _start(child: Child[Any], fds: tuple[int, int], options: dict[str, Any
     return child
 
 
-async def _connect(outputs: list[tuple[_Output, FileIO]]) -> None:
+async def _connect(outputs: list[tuple[Output, FileIO]]) -> None:
     for output, file in outputs:
         await output.connect(file)
-
-
-def _pipe(reading: ExitStack, writing: ExitStack) -> tuple[FileIO, FileIO]:
-    """Make a pipe; return its ends, each with who is to close it."""
-    read, write = os.pipe()
-    return (
-        reading.enter_context(FileIO(read, "rb")),
-        writing.enter_context(FileIO(write, "wb")),
-    )
-
-
-def _place(
-    fds: tuple[int, int], pipes: tuple[FileIO, FileIO], options: dict[str, Any]
-) -> dict[int, FileIO]:
-    """Put the pipes that are for standard descriptors in the options; return the others."""
-    if fds[0] == fds[1] or min(fds) < 0:
-        raise ValueError(f"AMP needs two descriptors, one to read from and one to write to, not {fds}")
-    for name in ("stdin", "stdout"):
-        # asyncio's own default is to make a pipe.
-        if options.setdefault(name, None) == subprocess.PIPE:
-            raise ValueError(f"the child's {name} cannot be a pipe: nobody has its other end")
-    if fds[1] == 1 and options["stderr"] == subprocess.STDOUT:
-        raise ValueError("the child's stderr cannot go where its stdout goes: AMP is written there")
-    high = {}
-    for number, file in zip(fds, pipes, strict=True):
-        if number > 2:
-            if number in options.get("pass_fds", ()):
-                raise ValueError(f"the child's descriptor {number} is for AMP, not to be passed")
-            high[number] = file
-            continue
-        name = ("stdin", "stdout", "stderr")[number]
-        if options[name] is not None:
-            raise ValueError(f"the child's {name} is for AMP, not for {options[name]!r}")
-        options[name] = file
-    return high
-
-
-def _through_descriptors(
-    command: Sequence[_Word],
-    high: dict[int, FileIO],
-    reporting: FileIO,
-    options: dict[str, Any],
-    theirs: ExitStack,
-) -> Sequence[_Word]:
-    """Return the command that runs `command` with the `high` descriptors; see `_DESCRIPTORS`."""
-    pipes = []
-    # Each is passed under a number above all that are wanted, so that none is in another's way.
-    above = max(high) + 1
-    for number, file in [*high.items(), (-1, reporting)]:
-        passed = fcntl.fcntl(file, fcntl.F_DUPFD_CLOEXEC, above)
-        theirs.callback(os.close, passed)
-        pipes.append((number, passed))
-    options["pass_fds"] = (*options.get("pass_fds", ()), *(passed for _, passed in pipes))
-    _, report = pipes.pop()
-    environment = os.environ if options.get("env") is None else options["env"]
-    return (
-        *(sys.executable, "-I", "-S", "-c", _DESCRIPTORS),
-        ",".join(f"{number}={passed}" for number, passed in pipes),
-        str(report),
-        environment.get("LC_CTYPE", ""),
-        options.pop("executable", None) or command[0],
-        *command,
-    )
-
-
-async def _check_report(report: asyncio.StreamReader, command: Sequence[_Word]) -> None:
-    """Wait until the program runs; raise the error with which it did not."""
-    number = await report.read()
-    if number:
-        raise OSError(int(number), os.strerror(int(number)), os.fspath(command[0]))
 
 
 # --- being a child ---

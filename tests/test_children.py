@@ -24,6 +24,7 @@ from test_switching import Recorder
 from worker import WORKER, CloseOutput, Exit, Hang, Parent, Say, Shout, Stubborn, Where
 
 import amp_asyncio.children
+import amp_asyncio.processes
 from amp_asyncio import AMP, Child, ConnectionLost, Limits, TooLong, spawn, stdio
 from amp_asyncio.pipes import PipeTransport
 
@@ -429,7 +430,7 @@ def test_a_thread_waits_longer_than_the_loop(no_pidfd: None) -> None:
     with subprocess.Popen(["sleep", "60"]) as process:
 
         async def main() -> None:
-            amp_asyncio.children._watch(process, lambda: None)
+            amp_asyncio.processes.watch(process, lambda: None)
 
         asyncio.run(main())
         threads = [thread for thread in threading.enumerate() if str(process.pid) in thread.name]

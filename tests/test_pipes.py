@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from io import FileIO
@@ -550,9 +551,12 @@ async def test_switching(recorder: Any) -> None:
 
 async def test_there_is_no_tls() -> None:
     ours, theirs = AMP(), Math()
-    async with conversation(ours, theirs):
+    async with conversation(ours, theirs) as (our, _):
         with pytest.raises(TypeError, match="over pipes"):
             ours.callRemote(StartTLS)
+        with pytest.raises(TypeError, match="PipeTransport"):
+            context = ssl.create_default_context()
+            await asyncio.get_running_loop().start_tls(our, ours, context)
         with pytest.raises(UnhandledCommand, match="TLS cannot be started over pipes"):
             await ours.callRemoteString(b"StartTLS")
         assert await ours.callRemote(Sum, a=13, b=81) == {"total": 94}
