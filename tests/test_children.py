@@ -384,7 +384,6 @@ async def main():
     calls = [child.amp.callRemote(Hang) for child in children]
     for child in children:
         await child.amp.ready.acquire()
-    # One does not read any more, and has more to write than the pipe takes.
     print(*(child.pid for child in children), flush=True)
     await asyncio.Event().wait()
 
