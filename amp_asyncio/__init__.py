@@ -66,6 +66,7 @@ from .tls import StartTLS
 
 if TYPE_CHECKING:
     from .certificates import Certificate, PrivateCertificate
+    from .children import Child, spawn, stdio
     from .limits import Limits
 
 __all__ = [
@@ -94,6 +95,7 @@ __all__ = [
     "BoxReceiver",
     "BoxSender",
     "Certificate",
+    "Child",
     "Command",
     "CommandLocator",
     "ConnectionLost",
@@ -129,13 +131,23 @@ __all__ = [
     "parse",
     "parseString",
     "serve",
+    "spawn",
+    "stdio",
     "unix_connect",
     "unix_serve",
 ]
 
 
-# What brings in other packages is imported when it is first used: cryptography, and attrs.
-_LATER = {"Certificate": "certificates", "PrivateCertificate": "certificates", "Limits": "limits"}
+# What brings in other packages, as cryptography and attrs, or is not for everybody, is imported when it
+# is first used.
+_LATER = {
+    "Certificate": "certificates",
+    "PrivateCertificate": "certificates",
+    "Limits": "limits",
+    "Child": "children",
+    "spawn": "children",
+    "stdio": "children",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -75,7 +75,8 @@ class AMP(BinaryBoxProtocol, BoxDispatcher, CommandLocator, SimpleStringLocator)
             return False
         if transport is None or self._change is not None or not transport.can_write_eof():
             return False
-        lost = ConnectionLost("the peer closed its side of the connection")
+        why = f": {self._error}" if self._error else ""
+        lost = ConnectionLost(f"the peer closed its side of the connection{why}")
         lost.__cause__ = self._error
         self._give_up_questions(lost)
         self._ending = self._loop.create_task(self._answer_and_finish())

@@ -65,7 +65,7 @@ class BoxConnection(asyncio.Protocol):
 
     # The addresses of both ends: the transport forgets them before we log its loss.
     _where = "not connected"
-    # What ended the connection, where we did.
+    # What ended the connection, where we did, or where it is known better than the transport knows it.
     _error: Exception | None = None
     # Whether the last byte was written, and only the end is waited for.
     _finished = False
@@ -196,7 +196,7 @@ class BoxConnection(asyncio.Protocol):
     def eof_received(self) -> bool:
         """Note that the peer sends no more, and let the transport close."""
         self._peer_finished = True
-        if self._parser.in_box and not self._finished:
+        if self._parser.in_box and not self._finished and self._error is None:
             self._error = MalformedAmpBox("the peer ended the connection in the middle of a box")
             logger.warning("%r: %s", self, self._error)
         self._flush()

@@ -18,7 +18,7 @@ from collections.abc import Mapping, MutableMapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from .arguments import Argument
-from .boxes import AmpBox, BoxSender
+from .boxes import UNHANDLED_ERROR_CODE, AmpBox, BoxSender
 from .commands import Command
 from .descriptors import DescriptorTransport
 from .errors import (
@@ -104,6 +104,8 @@ class _TLSBox(AmpBox):
     def _sendTo(self, boxSender: BoxSender) -> None:
         connection = _connection(boxSender)
         _check_only_one(connection)
+        if _over_pipes(connection):
+            raise RemoteAmpError(UNHANDLED_ERROR_CODE, "TLS cannot be started over pipes")
         super()._sendTo(boxSender)
         connection._lock(self, securing=True)
         _secure(connection, self.terms, None, {})
@@ -137,10 +139,11 @@ class StartTLS(Command):
         tls_serverSide: whether this side is the TLS server. By default the caller is the client and the
             responder the server. (Twisted goes by who opened the TCP connection.)
 
-    The call raises `OnlyOneTLS`, at once, on a connection that has TLS or is about to. The future
-    raises `PeerVerifyError` where a certificate was not accepted, `ConnectionLost` where the handshake
-    failed otherwise, both from the `ssl.SSLError`; the connection is closed then. If the peer refuses,
-    the future raises what it answered, and the connection goes on in the clear.
+    The call raises, at once, `OnlyOneTLS` on a connection that has TLS or is about to, and `TypeError`
+    on one over pipes, where there can be none. The future raises `PeerVerifyError` where a certificate
+    was not accepted, `ConnectionLost` where the handshake failed otherwise, both from the
+    `ssl.SSLError`; the connection is closed then. If the peer refuses, the future raises what it
+    answered, and the connection goes on in the clear.
 
     With TLS 1.3 a client is done before the server has looked at the client's certificate: if the
     server rejects it, the call has succeeded already, and the next question fails.
@@ -165,7 +168,10 @@ class StartTLS(Command):
         return box
 
     def _doCommand(self, proto: Any) -> asyncio.Future[Any]:
-        _check_only_one(_connection(proto._sender()))
+        connection = _connection(proto._sender())
+        _check_only_one(connection)
+        if _over_pipes(connection):
+            raise TypeError(f"TLS cannot be started on {connection!r}: it is over pipes")
         self._terms = _Terms(self.structured, server_side=False)
         return super()._doCommand(proto)
 
@@ -197,6 +203,12 @@ def _check_only_one(connection: BinaryBoxProtocol) -> None:
     starting = isinstance(connection._change, _AskingBox | _TLSBox)
     if starting or (transport is not None and transport.get_extra_info("sslcontext") is not None):
         raise OnlyOneTLS(f"{connection!r} has TLS, or is about to; it can be started only once")
+
+
+def _over_pipes(connection: BinaryBoxProtocol) -> bool:
+    """Return whether there is no socket below, without which `loop.start_tls` cannot do anything."""
+    transport = connection.transport
+    return transport is not None and transport.get_extra_info("pipe") is not None
 
 
 def _secure(

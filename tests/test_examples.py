@@ -343,6 +343,19 @@ def test_pass_descriptor() -> None:
     ]
 
 
+# --- worker_pool.py ---
+
+
+def test_worker_pool() -> None:
+    assert output_of(EXAMPLES / "worker_pool.py") == [
+        "25 % done",
+        "50 % done",
+        "75 % done",
+        "100 % done",
+        "17984 primes below 200000",
+    ]
+
+
 # --- test_service.py ---
 
 
@@ -374,6 +387,16 @@ async def test_the_readmes_other_code_runs(capsys: pytest.CaptureFixture[str]) -
             await outcome
     assert names["Json"]().toString({"a": 1}) == b'{"a": 1}'
     assert capsys.readouterr().out == "not in the clear: Unhandled Command: b'Book'\n"
+
+
+def test_the_readmes_worker_answers(tmp_path: Path) -> None:
+    worker, asking = (
+        next(block for block in code_blocks("python") if word in block) for word in ("stdio(", "spawn(")
+    )
+    (tmp_path / "worker.py").write_text(worker)
+    asking = f"from worker import *\n{asking}\nprint(asyncio.run(ask(sys.argv[1])))"
+    (tmp_path / "asking.py").write_text(asking)
+    assert output_of(tmp_path / "asking.py", tmp_path / "worker.py") == ["{'square': 144}"]
 
 
 def test_the_readmes_links_lead_somewhere() -> None:
