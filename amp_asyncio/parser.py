@@ -1,9 +1,9 @@
 """From bytes to boxes, without any I/O.
 
 A connection is cut into pieces wherever the network likes, and a hostile peer chooses the cuts. So
-the parser takes whole pairs straight out of the piece at hand, keeps what is left until enough
-has come to go on, and never looks at a byte twice for want of others: fed byte by byte it does
-a bounded amount of work a byte, fed whole it copies each byte once.
+the parser takes whole pairs straight out of the piece at hand, and a pair that lies in several pieces
+is put together by itself: what comes behind it is read where it lies. Fed byte by byte it does a
+bounded amount of work a byte; fed whole, it copies each byte once, into the box.
 
 It hands out one box at a time, because a box can end the AMP part of a connection: the bytes behind
 it are then somebody else's, and `take_rest` gives them back untouched.
@@ -11,6 +11,7 @@ it are then somebody else's, and `take_rest` gives them back untouched.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import IO
 
 from .boxes import AmpBox
@@ -31,33 +32,41 @@ class BoxParser:
             its pairs; None for no limit.
     """
 
-    __slots__ = ("_box", "_box_size", "_data", "_needed", "_position", "_trickle", "max_box_size")
+    __slots__ = (
+        "_behind",
+        "_box",
+        "_box_size",
+        "_data",
+        "_needed",
+        "_pair",
+        "_position",
+        "max_box_size",
+    )
 
     def __init__(self, max_box_size: int | None = None) -> None:
         self.max_box_size = max_box_size
-        self._box_size = 0  # how many bytes of `_box` were read, and are not in `_data` any more
-        self._data = b""
-        self._position = 0  # in `_data`, where the next pair begins
-        self._needed = 0  # how many bytes from `_position` on would let us go on
-        self._trickle = bytearray()  # what came behind `_data`, while it is less than `_needed`
+        self._data = b""  # the piece at hand
+        self._position = 0  # in `_data`, from where it has not been read
+        self._behind: list[bytes] | None = None  # pieces that came before it was read
         self._box: AmpBox | None = None  # the box whose pairs are coming in
+        self._box_size = 0  # how many bytes its pairs had
+        self._pair: bytearray | None = None  # the beginning of a pair, from the pieces before
+        self._needed = 0  # how long it has to be, to be whole or to tell more
 
     def feed(self, data: bytes | bytearray | memoryview) -> None:
         """Take the next bytes of the stream, however many."""
-        left = len(self._data) - self._position
-        if not left:
+        if self._position < len(self._data):
+            self._behind = self._behind or []
+            self._behind.append(bytes(data))
+        else:
             self._data = bytes(data)
             self._position = 0
-            return
-        self._trickle += data
-        if 0 < self._needed <= left + len(self._trickle):
-            self._join()
 
     def _join(self) -> None:
-        unread = memoryview(self._data)[self._position :]
-        self._data = b"".join((unread, self._trickle))
+        """Make one piece of those that came while nobody asked for boxes."""
+        self._data = b"".join((memoryview(self._data)[self._position :], *(self._behind or ())))
         self._position = 0
-        self._trickle.clear()
+        self._behind = None
 
     def next_box(self) -> AmpBox | None:
         """Return the next box, or None where the bytes fed so far hold no further whole one.
@@ -68,61 +77,83 @@ class BoxParser:
         Raises `TooLong` where a box is longer than the limit, and where a key would have over 255
         bytes, which is also how bytes that are no AMP at all show. The parser is of no use after that.
         """
-        data = self._data
-        size = len(data)
-        position = self._position
-        if size - position < self._needed:
-            return None
-        if self._trickle:  # Fed while nobody asked for boxes.
+        if self._behind is not None:
             self._join()
-            return self.next_box()
+        if self._pair is not None and not self._pair_is_whole(self._pair):
+            return None
         box = self._box
         if box is None:
             # Past __init__, which would only look for keys that are str.
             box = AmpBox.__new__(AmpBox)
+        if self._pair is not None:
+            pair, self._pair = self._pair, None
+            self._box_size += self._needed
+            self._needed = 0
+            if len(pair) == 2:  # It is the end of the box.
+                return self._finished(box)
+            value_start = 4 + pair[1]
+            box[bytes(pair[2 : value_start - 2])] = bytes(memoryview(pair)[value_start:])
+        data = self._data
+        size = len(data)
+        start = position = self._position
         while True:
             key_start = position + 2
             if key_start > size:
-                needed = 2
                 break
             if data[position]:
                 raise TooLong(True, False, data[position : position + _EXCERPT])
             key_end = key_start + data[position + 1]
             if key_end == key_start:
-                self._check_size(box, key_end - self._position)
                 self._position = key_end
-                self._box = None
-                self._box_size = self._needed = 0
-                return box
+                self._box_size += key_end - start
+                return self._finished(box)
             value_start = key_end + 2
             if value_start > size:
-                needed = value_start - position
                 break
             value_end = value_start + (data[key_end] << 8 | data[key_end + 1])
             if value_end > size:
-                needed = value_end - position
                 break
             box[data[key_start:key_end]] = data[value_start:value_end]
             position = value_end
-        self._check_size(box, position - self._position + needed)
-        self._box_size += position - self._position
-        # Only the unread end of the piece is kept, lest a byte of it keep all of it alive.
-        self._data = data[position:]
-        self._position = 0
-        self._needed = needed
         self._box = box if box or position < size else None
+        self._box_size += position - start
+        # Only the unread end of the piece is kept, lest a byte of it keep all of it alive.
+        self._data = b""
+        self._position = 0
+        if position < size:
+            self._pair = bytearray(memoryview(data)[position:])
+            self._needed = _length(self._pair)
+        self._check_size(box, self._needed)
         return None
 
-    def _check_size(self, box: AmpBox, size: int) -> None:
-        """Raise `TooLong` where the box, with `size` bytes more than were read before, is too long."""
+    def _pair_is_whole(self, pair: bytearray) -> bool:
+        """Go on with the pair that the pieces before ended in; return whether that ends in this one."""
+        while len(pair) < self._needed:
+            end = self._position + self._needed - len(pair)
+            pair += self._data[self._position : end]
+            self._position = min(end, len(self._data))
+            if len(pair) < self._needed:
+                return False
+            self._needed = _length(pair)
+            self._check_size(self._box or {}, self._needed)
+        return True
+
+    def _finished(self, box: AmpBox) -> AmpBox:
+        self._check_size(box, 0)
+        self._box = None
+        self._box_size = 0
+        return box
+
+    def _check_size(self, box: Mapping[bytes, bytes], more: int) -> None:
+        """Raise `TooLong` where the box, with so many bytes more than were read, is too long."""
         limit = self.max_box_size
-        if limit is not None and self._box_size + size + PAIR_OVERHEAD * len(box) > limit:
+        if limit is not None and self._box_size + more + PAIR_OVERHEAD * len(box) > limit:
             raise BoxTooLong(limit, len(box))
 
     @property
     def in_box(self) -> bool:
         """Whether the bytes fed so far end in the middle of a box."""
-        return self._box is not None or len(self._data) > self._position
+        return self._box is not None or self._pair is not None or self._position < len(self._data)
 
     def take_rest(self) -> bytes:
         """Return, and forget, every byte behind the last box that was returned.
@@ -132,12 +163,24 @@ class BoxParser:
         pairs = bytearray()
         for key, value in (self._box or {}).items():
             pairs += b"\0%c%b%b%b" % (len(key), key, len(value).to_bytes(2, "big"), value)
-        rest = bytes(pairs) + self._data[self._position :] + self._trickle
-        self._data = b""
-        self._position = self._needed = self._box_size = 0
-        self._trickle.clear()
-        self._box = None
+        self._join()
+        rest = b"".join((pairs, self._pair or b"", self._data))
+        self.__init__(self.max_box_size)  # type: ignore[misc]
         return rest
+
+
+def _length(pair: bytearray) -> int:
+    """Return how long a pair is that begins so, or how much of it has to be there to tell more."""
+    if len(pair) < 2:
+        return 2
+    if pair[0]:
+        raise TooLong(True, False, bytes(pair[:_EXCERPT]))
+    if not pair[1]:
+        return 2
+    value_start = 4 + pair[1]
+    if len(pair) < value_start:
+        return value_start
+    return value_start + (pair[value_start - 2] << 8 | pair[value_start - 1])
 
 
 def parseString(data: bytes) -> list[AmpBox]:
