@@ -14,7 +14,7 @@ __all__ = ["svg"]
 
 SHOWN = ["one", "in-flight", "connections"]
 
-WIDTH, LEFT, RIGHT = 800, 180, 300
+WIDTH, LEFT, RIGHT = 800, 210, 290
 BAR, GAP, MARGIN = 16, 6, 24
 COLOURS = {"ours": "#2f6fdb", "limit": "#b9c0ca", "other": "#7d8794"}
 

@@ -25,7 +25,7 @@ KINDS = {
     "bare": ("bare", "Bare", ()),
     "coalescing": ("bare", "Coalescing", ()),
     "ours": ("ours", "Ours", ("amp_asyncio",)),
-    "ours-def": ("ours", "OursPlain", ("amp_asyncio",)),
+    "ours-async": ("ours", "OursAsync", ("amp_asyncio",)),
     "ours-wide": ("ours", "OursWide", ("amp_asyncio",)),
     "twisted": ("twisted_amp", "TwistedAMP", ("twisted", "OpenSSL", "service_identity")),
     "websockets": ("websockets_msgpack", "Websockets", ("websockets", "msgpack")),

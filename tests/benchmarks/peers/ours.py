@@ -1,4 +1,4 @@
-"""This package: `async def` responders, as people write them, and every check and limit as it comes."""
+"""This package, every check and limit as it comes; responders are plain, as Twisted's are, or async."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class HoldingResponders(Responders):
 
 
 class Ours(Peer):
-    responders: type[AMP] = Responders
+    responders: type[AMP] = PlainResponders
     limits = Limits()
 
     async def serve(self, size: int, tls: bool) -> int:
@@ -84,10 +84,10 @@ class Ours(Peer):
         )
 
 
-class OursPlain(Ours):
-    """The same with plain `def` responders."""
+class OursAsync(Ours):
+    """The same with `async def` responders."""
 
-    responders = PlainResponders
+    responders = Responders
 
 
 class OursWide(Ours):
