@@ -131,9 +131,11 @@ class BoxParser:
         while len(pair) < self._needed:
             end = self._position + self._needed - len(pair)
             pair += self._data[self._position : end]
-            self._position = min(end, len(self._data))
             if len(pair) < self._needed:
+                self._data = b""
+                self._position = 0
                 return False
+            self._position = end
             self._needed = _length(pair)
             self._check_size(self._box or {}, self._needed)
         return True

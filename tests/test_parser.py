@@ -241,3 +241,13 @@ def test_fed_again_and_again_before_boxes_are_asked_for() -> None:
     parser.next_box()
     parser.feed(stream[20:])
     assert parser.take_rest() == stream[len(AmpBox(a=b"0").serialize()) :]
+
+
+def test_no_piece_is_kept_beside_the_pair_that_it_went_into() -> None:
+    parser = BoxParser()
+    for piece in (b"\0\1", b"a\xff\xff" + bytes(30_000), bytes(30_000)):
+        parser.feed(piece)
+        assert parser.next_box() is None
+        assert parser._data == b""
+    parser.feed(bytes(5535) + b"\0\0")
+    assert parser.next_box() == {b"a": bytes(65_535)}
