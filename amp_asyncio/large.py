@@ -3,7 +3,7 @@
 The pieces of a value are under `key`, `key.2`, `key.3` and so on, each but the last of 65,535 bytes;
 the first number that is missing is the end. A value that fits into one piece is on the wire as it
 always is, and no piece but the first is ever empty. This is the BigString of amp-protocol.net, whose
-layout Evennia took over for its own commands. Pieces of any other length are read as well.
+layout Evennia's commands have, too (and compress each piece). Pieces of any length are read.
 
 Flocker numbers its pieces from 0, and has none under `key` itself. That is read, too; but what is
 written here, Flocker reads only where it is a single piece.
