@@ -58,6 +58,7 @@ from .errors import (
     UnhandledCommand,
     UnknownRemoteError,
 )
+from .large import BigString, BigUnicode
 from .locators import CommandLocator, ResponderLocator, SimpleStringLocator
 from .parser import BoxParser, parse, parseString
 from .protocol import BinaryBoxProtocol
@@ -87,6 +88,8 @@ __all__ = [
     "AmpList",
     "Argument",
     "BadLocalReturn",
+    "BigString",
+    "BigUnicode",
     "BinaryBoxProtocol",
     "Boolean",
     "Box",

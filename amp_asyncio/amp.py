@@ -29,15 +29,24 @@ class AMP(BinaryBoxProtocol, BoxDispatcher, CommandLocator, SimpleStringLocator)
 
     `boxReceiver` gets the boxes in place of this object; `locator` is asked for the responders in
     place of it.
+
+    `version` is that of AMP, 1 or 2, and both sides must have agreed on it beforehand: nothing in the
+    bytes says which it is. In version 2, a value may have more than 65,535 bytes. A subclass may set
+    `protocol_version` instead. Raises `ValueError` for any other version.
     """
 
     _initialized = False
     _ending: asyncio.Task[None] | None = None
 
     def __init__(
-        self, boxReceiver: BoxReceiver | None = None, locator: ResponderLocator | None = None
+        self,
+        boxReceiver: BoxReceiver | None = None,
+        locator: ResponderLocator | None = None,
+        version: int | None = None,
     ) -> None:
         self._initialized = True
+        if version is not None:
+            self.protocol_version = version
         BinaryBoxProtocol.__init__(self, self if boxReceiver is None else boxReceiver)
         BoxDispatcher.__init__(self, self if locator is None else locator)
 

@@ -30,12 +30,13 @@ from .boxes import (
     AmpBox,
     QuitBox,
 )
-from .costs import box_cost
+from .costs import PAIR_OVERHEAD, box_cost
 from .errors import (
     BadArguments,
     ConnectionLost,
     ProtocolSwitched,
     RemoteAmpError,
+    TooLong,
     UnknownRemoteError,
     shortened,
 )
@@ -44,6 +45,10 @@ from .locators import BoxResponder, MethodResponder, Responder, ResponderLocator
 __all__ = ["Answering"]
 
 logger = logging.getLogger("amp_asyncio")
+
+# What the text of an error counts more than its bytes, with the lengths that are written for all three
+# pairs, and a piece more of each.
+_DESCRIPTION_COST = PAIR_OVERHEAD + len(ERROR_DESCRIPTION) + 3 * 6 + 2
 
 # In a responder, and in the tasks that it starts: whose responder it is, and its task.
 _responding: ContextVar[Any] = ContextVar("_responding", default=(None, None))
@@ -240,7 +245,9 @@ class Answering(Asking):
         """Send the answer to the command in `box`, if it asked for one."""
         tag = box.get(ASK)
         try:
-            written = responder.written(answer, tag) if tag is not None and self._by_bytes else None
+            written = None
+            if tag is not None and self._by_bytes:
+                written = responder.written(answer, tag, self.limits.max_box_size)
             if written is not None:
                 self._emit(written)
             else:
@@ -270,8 +277,13 @@ class Answering(Asking):
         if tag is not None:
             reply = QuitBox() if fatal else AmpBox()
             reply[ERROR], reply[ERROR_CODE] = tag, _as_value(code)
-            reply[ERROR_DESCRIPTION] = _as_value(description)
-            self._emit(reply)
+            # The text is cut to what there is room for: its length is not worth the connection.
+            room = self.limits.max_box_size - box_cost(reply) - _DESCRIPTION_COST
+            reply[ERROR_DESCRIPTION] = _as_value(description, room)
+            try:
+                self._emit(reply)
+            except TooLong as too_long:
+                self._sender().give_up(too_long.with_traceback(None))
         elif fatal:
             self._sender().finish_writing()
         self._answered_or_refused(box)
@@ -300,10 +312,11 @@ def _failing(error: Exception) -> Responder:
     return fail
 
 
-def _as_value(description: str | bytes) -> bytes:
-    """Return as much of an error's text as a value holds."""
+def _as_value(description: str | bytes, room: int = MAX_VALUE_LENGTH) -> bytes:
+    """Return as much of an error's text as a value holds, and in `room` bytes."""
     if isinstance(description, str):
         description = description.encode("utf-8", "replace")
-    if len(description) <= MAX_VALUE_LENGTH:
+    most = max(0, min(room, MAX_VALUE_LENGTH))
+    if len(description) <= most:
         return description
-    return description[:MAX_VALUE_LENGTH].decode("utf-8", "ignore").encode("utf-8")
+    return description[:most].decode("utf-8", "ignore").encode("utf-8")

@@ -63,6 +63,8 @@ class Argument:
     optional = False
     #: Whether values of this type have descriptors in them: an argument that is made of others says so.
     carries_descriptors = False
+    #: Whether a value may have further keys, which are the name, a dot and a number.
+    in_pieces = False
 
     def __init__(self, optional: bool = False) -> None:
         self.optional = optional

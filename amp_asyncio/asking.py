@@ -40,8 +40,10 @@ class Asking:
 
     # Why no question can be answered any more, once that is so.
     _over: ConnectionLost | ProtocolSwitched | None = None
-    # Whether what takes the boxes also takes their bytes alone.
+    # Whether what takes the boxes also takes their bytes alone; and how large a question may be, with
+    # those that are unanswered, to be sent so.
     _by_bytes = False
+    _most_by_bytes = 0
     # Whether the connection would rather have no questions.
     _held = False
     # Those that wait: the question, or None for a command that wants no answer. A deque takes more than
@@ -66,8 +68,8 @@ class Asking:
         The peer does the command all the same, unless the question was still waiting to be sent.
 
         Raises, and then nothing was sent: `InvalidSignature` for missing or unknown arguments,
-        `TooLong` for one that no box can hold, the error of an argument that does not encode, or
-        `RuntimeError` before the connection is made.
+        `TooLong` for one that no box can hold, or for more than `Limits.max_box_size` of them, the
+        error of an argument that does not encode, or `RuntimeError` before the connection is made.
 
         The future raises: one of the command's `errors`; `UnhandledCommand` where the peer has no
         responder; `UnknownRemoteError` where that failed otherwise; `MalformedAmpBox` where the
@@ -84,12 +86,10 @@ class Asking:
         if self._waiting or self._held or self._over is not None:
             return None
         tag = b"%x" % (self._counter + 1)
-        data = template.fill(tag, objects)
+        data = template.fill(tag, objects, self._most_by_bytes - self._unanswered)
         if data is None:
             return None
         size = len(data) + template.overhead
-        if self._unanswered + size > self.limits.window:
-            return None
         try:
             self._sender().send_bytes(data)
         except (ConnectionLost, ProtocolSwitched):
@@ -127,7 +127,11 @@ class Asking:
             return future
         size = box_cost(box) + _TAG_COST
         if self._waiting or not self._may_send(size):
-            box.serialize()  # Only to raise what is wrong with it here, to whom it concerns.
+            # Only to raise what is wrong with it here, to whom it concerns. Its tag will be no longer.
+            if asked is not None:
+                box[ASK] = b"%x" % (self._counter + len(self._waiting) + 1)
+            self._sender().serialize(box)
+            box.pop(ASK, None)
             waiting = self._waiting = self._waiting or deque()
             waiting.append((asked, box, future))
         else:

@@ -4,12 +4,16 @@ On the wire a box is a run of pairs, each `<2-byte length><key><2-byte length><v
 empty key. The lengths are big-endian; a key has 1 to 255 bytes, a value 0 to 65,535. A handful of
 reserved keys says what a box is: a command, its answer, or its error.
 
+In version 2 of AMP, a value may be longer. It is then a run of pieces, each behind its length; the one
+that has less than 65,535 bytes is the last, and may be empty.
+
 A box knows how it is sent (`_sendTo`). That is what lets a command change the connection at exactly
 the right byte: `QuitBox` closes it, and the boxes of `tls.py` and `switching.py` do more.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Protocol, TypeVar
 
 from .errors import MalformedAmpBox, TooLong
@@ -56,6 +60,9 @@ class BoxSender(Protocol):
         Raises `ConnectionLost` or `ProtocolSwitched` where it can go nowhere, and `TooLong`,
         `NoEmptyBoxes`, `MalformedAmpBox` or `TypeError` where it is no box that could be sent.
         """
+
+    def serialize(self, box: AmpBox) -> bytes:
+        """Return the bytes that `sendBox` would send; raises the same where that is up to the box."""
 
     @property
     def takes_bytes(self) -> bool:
@@ -133,11 +140,14 @@ class AmpBox(dict[bytes, bytes]):
         twin.update(self)
         return twin
 
-    def serialize(self) -> bytes:
+    def serialize(self, version: int = 1) -> bytes:
         """Return the box as it goes over the wire, its keys in order, as Twisted writes them.
 
-        Raises `TooLong` for a key of over 255 bytes or a value of over 65,535, `MalformedAmpBox`
-        for an empty key (on the wire it would end the box), and `TypeError` for what is no bytes.
+        In `version` 2 of AMP, a value may have any length.
+
+        Raises `TooLong` for a key of over 255 bytes or, in version 1, a value of over 65,535,
+        `MalformedAmpBox` for an empty key (on the wire it would end the box), and `TypeError` for what
+        is no bytes.
         """
         parts: list[bytes] = []
         for key, value in sorted(self.items()):
@@ -149,9 +159,12 @@ class AmpBox(dict[bytes, bytes]):
                 if not key:
                     raise MalformedAmpBox(f"a box's key cannot be empty; its value is {value!r}")
                 raise TooLong(True, True, key)
-            if len(value) > MAX_VALUE_LENGTH:
-                raise TooLong(False, True, value, key)
-            parts += (b"\0%c" % len(key), key, len(value).to_bytes(2, "big"), value)
+            if len(value) < MAX_VALUE_LENGTH or version == 1:
+                if len(value) > MAX_VALUE_LENGTH:
+                    raise TooLong(False, True, value, key)
+                parts += (b"\0%c" % len(key), key, len(value).to_bytes(2, "big"), value)
+            else:
+                parts += (b"\0%c" % len(key), key, *pieces(value))
         parts.append(_END_OF_BOX)
         return b"".join(parts)
 
@@ -164,6 +177,14 @@ class AmpBox(dict[bytes, bytes]):
 
 
 Box = AmpBox
+
+
+def pieces(value: bytes) -> Iterator[bytes]:
+    """Yield what is written for a value in version 2: each piece behind its length."""
+    for start in range(0, len(value) + 1, MAX_VALUE_LENGTH):
+        piece = value[start : start + MAX_VALUE_LENGTH]
+        yield len(piece).to_bytes(2, "big")
+        yield piece
 
 
 class QuitBox(AmpBox):

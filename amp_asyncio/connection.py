@@ -14,9 +14,10 @@ import logging
 from typing import TYPE_CHECKING, cast
 
 from .boxes import AmpBox, BoxReceiver
-from .costs import DefaultLimits
+from .costs import PAIR_OVERHEAD, DefaultLimits
 from .errors import (
     AmpError,
+    BoxTooLong,
     ConnectionLost,
     MalformedAmpBox,
     NoEmptyBoxes,
@@ -25,7 +26,7 @@ from .errors import (
     shortened,
 )
 from .exchange import Exchange
-from .parser import BoxParser
+from .parser import BoxParser, parser_for
 
 if TYPE_CHECKING:
     from .limits import Limits
@@ -62,6 +63,9 @@ class BoxConnection(asyncio.Protocol):
     #: How much a connection may take; see `Limits`. It is looked at when the connection is made.
     limits: Limits = cast("Limits", DefaultLimits())
 
+    #: The version of AMP, 1 or 2; see `AMP`.
+    protocol_version: int = 1
+
     transport: asyncio.Transport | None = None
     innerProtocol: asyncio.BaseProtocol | None = None
 
@@ -93,7 +97,7 @@ class BoxConnection(asyncio.Protocol):
 
     def __init__(self, boxReceiver: BoxReceiver) -> None:
         self.boxReceiver = boxReceiver
-        self._parser = BoxParser()
+        self._parser: BoxParser = parser_for(self.protocol_version)
         # What changes on every connection is set here, not in the class: attributes that come late
         # cost an instance its compact form, 800 bytes in CPython 3.11.
         self._delivering = False  # Whether boxes are given out at this moment.
@@ -241,20 +245,32 @@ class BoxConnection(asyncio.Protocol):
         """Send `box`, together with the others of this turn of the event loop.
 
         Raises `ConnectionLost` where the connection is closed or closing, `NoEmptyBoxes` for an
-        empty box, and what `AmpBox.serialize` raises.
+        empty box, and what `serialize` raises.
         """
         self._check_open()
         if not box:
             raise NoEmptyBoxes("an empty box means nothing, and is not sent")
-        data = box.serialize()
+        data = self.serialize(box)
         if self._debug:
             logger.debug("%r: sent %s", self, shortened(dict(box)))
         self.send_bytes(data)
 
+    def serialize(self, box: AmpBox) -> bytes:
+        """Return the bytes that `sendBox` would send.
+
+        Raises what `AmpBox.serialize` raises, and `TooLong` for a box that is over our own limit.
+        """
+        data = box.serialize(self.protocol_version)
+        limit = self._parser.max_box_size
+        if limit is not None and len(data) + PAIR_OVERHEAD * len(box) > limit:
+            raise BoxTooLong(limit, len(box), isLocal=True)
+        return data
+
     @property
     def takes_bytes(self) -> bool:
-        """Whether `send_bytes` will do: nobody looks at the boxes on their way out."""
-        return not self._debug and type(self).sendBox is BoxConnection.sendBox
+        """Whether `send_bytes` will do: the version is 1, and nobody looks at the boxes that go out."""
+        unseen = not self._debug and type(self).sendBox is BoxConnection.sendBox
+        return unseen and self.protocol_version == 1
 
     def send_bytes(self, data: bytes) -> None:
         """Send a box that was written already; raises `ConnectionLost` as `sendBox` does."""

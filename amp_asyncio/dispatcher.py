@@ -22,6 +22,7 @@ class BoxDispatcher(Answering):
         self.boxSender = boxSender
         self.limits = self.limits  # Found in the class until now, where it may have to be made first.
         self._by_bytes = getattr(boxSender, "takes_bytes", False)
+        self._most_by_bytes = min(self.limits.window, self.limits.max_box_size)
 
     def ampBoxReceived(self, box: AmpBox) -> None:
         """Take a box to where it belongs.

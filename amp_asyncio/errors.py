@@ -79,13 +79,14 @@ class InvalidSignature(AmpError):
 
 
 class TooLong(AmpError):
-    """A key or a value is longer than the two bytes of its length can say.
+    """A key or a value is longer than the two bytes of its length can say, or a box than its limit.
 
     Attributes:
-        isKey: true for a key (1 to 255 bytes), false for a value (0 to 65,535 bytes).
+        isKey: true for a key (1 to 255 bytes), false for a value (0 to 65,535 bytes) and for a box.
         isLocal: true if it was to be sent, false if it was received.
-        value: the bytes themselves; of a key that was received, the first of those that came.
-        keyName: the key that the value was for, None for a key.
+        value: the bytes themselves; of a key that was received, the first of those that came; of a
+            box, none.
+        keyName: the key that the value was for, None for a key and for a box.
     """
 
     def __init__(self, isKey: bool, isLocal: bool, value: bytes, keyName: bytes | None = None) -> None:
@@ -114,15 +115,16 @@ class TooLong(AmpError):
 
 
 class BoxTooLong(TooLong):
-    """A box that is being received is longer than the limit for boxes; `value` is empty."""
+    """A box is longer than the limit for boxes; one that is received need not be whole for that."""
 
-    def __init__(self, limit: int, pairs: int) -> None:
-        super().__init__(False, False, b"")
-        self.args = (limit, pairs)
+    def __init__(self, limit: int, pairs: int, isLocal: bool = False) -> None:
+        super().__init__(False, isLocal, b"")
+        self.args = (limit, pairs, isLocal)
 
     def __str__(self) -> str:
-        limit, pairs = self.args
-        return f"remote box too long: {pairs} pairs of it are more than the limit of {limit} bytes"
+        limit, pairs, _ = self.args
+        side = "local" if self.isLocal else "remote"
+        return f"{side} box too long: {pairs} pairs of it are more than the limit of {limit} bytes"
 
     __repr__ = __str__
 

@@ -204,6 +204,7 @@ class _Carrier(AmpBox):
 
     def _sendTo(self, boxSender: BoxSender) -> None:
         if self._parcel is not None:
+            boxSender.serialize(self)  # Unless the box can be sent, they stay.
             self._parcel.release(cast(Any, boxSender)._outbox_size)
         super()._sendTo(boxSender)
 
@@ -229,7 +230,7 @@ class DescriptorSchema(Schema):
         exchange.making = True
         try:
             super().encode(objects, carrier, proto)
-            carrier.serialize()  # What is too long for a box is found now, or too late.
+            proto.boxSender.serialize(carrier)  # What is too long for a box is found now, or too late.
         except BaseException:
             exchange.take_back(start, exchange.given)
             raise

@@ -24,8 +24,10 @@ class Limits:
     """The limits of one connection; sizes are in bytes, times in seconds.
 
     Attributes:
-        max_box_size: the most that a received box may have, each pair counted with `PAIR_OVERHEAD`
-            more. At it, the connection is aborted, with `TooLong`.
+        max_box_size: the most that a box may have, each pair counted with `PAIR_OVERHEAD` more. One
+            that is received and has more aborts the connection, with `TooLong`. One that we would send
+            is taken for a mistake, since the peer will have the same limits: for a question
+            `callRemote` raises `TooLong`, an answer fails as one that does not encode.
         window: the most that questions may have that were sent and are not answered yet, each pair
             counted with `PAIR_OVERHEAD` more. At it, later questions wait on our side. (A single larger
             one may go alone.)

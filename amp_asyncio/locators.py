@@ -126,10 +126,13 @@ class MethodResponder:
                 fatal = kind in command.fatalErrors
                 raise RemoteAmpError(command.allErrors[kind], str(error), fatal, error) from error
 
-    def written(self, objects: Any, tag: bytes) -> bytes | None:
-        """Return the bytes of the answer `objects`, where they can be had without a box."""
+    def written(self, objects: Any, tag: bytes, room: int) -> bytes | None:
+        """Return the bytes of the answer `objects`, where they can be had without a box.
+
+        `room` is as in `Template.fill`.
+        """
         template = self._command._response_template
-        return None if template is None else template.fill(tag, objects)
+        return None if template is None else template.fill(tag, objects, room)
 
     def box(self, objects: Any) -> AmpBox:
         """Return the box of the answer `objects`."""
@@ -156,7 +159,7 @@ class BoxResponder:
     def raise_declared(self, error: Exception) -> None:
         """Do nothing: such a responder raises `RemoteAmpError` itself."""
 
-    def written(self, objects: Any, tag: bytes) -> None:
+    def written(self, objects: Any, tag: bytes, room: int) -> None:
         """Return None: the answer is a box, and perhaps of a kind that does something."""
 
     def box(self, objects: Any) -> AmpBox:

@@ -14,11 +14,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import IO
 
-from .boxes import AmpBox
+from .boxes import MAX_VALUE_LENGTH, AmpBox, pieces
 from .costs import PAIR_OVERHEAD
 from .errors import BoxTooLong, MalformedAmpBox, TooLong
 
-__all__ = ["BoxParser", "parse", "parseString"]
+__all__ = ["BoxParser", "PiecewiseParser", "parse", "parseString", "parser_for"]
 
 # How much of bytes that are no AMP goes into an error.
 _EXCERPT = 64
@@ -162,13 +162,82 @@ class BoxParser:
 
         (Of a box that is not whole yet, and in which a key came twice, the later pair.)
         """
-        pairs = bytearray()
-        for key, value in (self._box or {}).items():
-            pairs += b"\0%c%b%b%b" % (len(key), key, len(value).to_bytes(2, "big"), value)
+        pairs = [self._written(key, value) for key, value in (self._box or {}).items()]
         self._join()
-        rest = b"".join((pairs, self._pair or b"", self._data))
+        rest = b"".join((*pairs, self._pair or b"", self._data))
         self.__init__(self.max_box_size)  # type: ignore[misc]
         return rest
+
+    def _written(self, key: bytes, value: bytes) -> bytes:
+        """Return a pair as it came."""
+        return b"\0%c%b%b%b" % (len(key), key, len(value).to_bytes(2, "big"), value)
+
+
+class PiecewiseParser(BoxParser):
+    """A parser of AMP version 2: a value is a run of pieces, all but the last of 65,535 bytes.
+
+    It puts each pair together by itself, so it is slower than the other. Behind a piece that is not the
+    last, it goes on as if there were the key again: the next piece then is a value like any other.
+    """
+
+    __slots__ = ("_pieces",)
+
+    def __init__(self, max_box_size: int | None = None) -> None:
+        super().__init__(max_box_size)
+        self._pieces: list[bytes] = []  # those that have come of the value whose last has not
+
+    def next_box(self) -> AmpBox | None:
+        """Return the next box, or None; see `BoxParser.next_box`."""
+        if self._behind is not None:
+            self._join()
+        while (pair := self._next_pair()) is not None:
+            self._box_size += self._needed
+            self._pair = None
+            if self._box is None:
+                self._box = AmpBox.__new__(AmpBox)
+            if len(pair) == 2:
+                return self._finished(self._box)
+            key_end = 2 + pair[1]
+            self._pieces.append(bytes(memoryview(pair)[key_end + 2 :]))
+            if len(self._pieces[-1]) == MAX_VALUE_LENGTH:
+                self._pair = pair[:key_end]
+                self._needed = key_end + 2
+                self._box_size -= key_end
+            else:
+                self._box[bytes(memoryview(pair)[2:key_end])] = b"".join(self._pieces)
+                self._pieces.clear()
+        return None
+
+    def _next_pair(self) -> bytearray | None:
+        """Return the next pair, or the next piece of one behind its key; None where it is not whole."""
+        pair = self._pair
+        if pair is None:
+            if self._data[self._position : self._position + 1] > b"\0":
+                raise TooLong(True, False, self._data[self._position : self._position + _EXCERPT])
+            pair, self._needed = bytearray(), 2
+        if self._pair_is_whole(pair):
+            return pair
+        self._pair = pair or None
+        self._data = b""
+        self._position = 0
+        return None
+
+    def take_rest(self) -> bytes:
+        """Return, and forget, every byte behind the last box that was returned; as in `BoxParser`."""
+        if self._pieces and self._pair is not None:
+            key_end = 2 + self._pair[1]
+            self._pair[key_end:key_end] = b"".join(b"\xff\xff" + piece for piece in self._pieces)
+        return super().take_rest()
+
+    def _written(self, key: bytes, value: bytes) -> bytes:
+        return b"".join((b"\0%c" % len(key), key, *pieces(value)))
+
+
+def parser_for(version: int, max_box_size: int | None = None) -> BoxParser:
+    """Return a parser of a version of AMP, 1 or 2; `ValueError` for any other."""
+    if version not in (1, 2):
+        raise ValueError(f"there are the versions 1 and 2 of AMP, and not {version!r}")
+    return BoxParser(max_box_size) if version == 1 else PiecewiseParser(max_box_size)
 
 
 def _length(pair: bytearray) -> int:

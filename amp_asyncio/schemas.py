@@ -63,8 +63,8 @@ class Schema:
             argument looks at more than its own value, and has to be given all of them.
 
     Raises `TypeError` or `ValueError` for a schema that cannot work: a name that is repeated (also
-    one that differs on the wire, and not in Python), empty, too long or reserved; a value that is no
-    `Argument`.
+    one that differs on the wire, and not in Python), empty, too long, reserved, or that of a piece of
+    a large value (see `large.py`); a value that is no `Argument`.
     """
 
     __slots__ = ("_names", "_required", "_what", "codecs", "pairs")
@@ -108,6 +108,11 @@ class Schema:
                 self.codecs = None
             elif self.codecs is not None:
                 self.codecs.append((name, identifier, argument.optional, *hooks))
+        for name, argument in self.pairs:
+            if getattr(argument, "in_pieces", False):
+                for other in names.values():
+                    if other.startswith(name + b".") and other[len(name) + 1 :].isdigit():
+                        raise ValueError(f"{what}: {other!r} is a piece of the large value {name!r}")
         self._names = frozenset(names)
         self._required = frozenset(required)
 

@@ -31,7 +31,7 @@ class Template:
         overhead: what a box counts more than it has bytes, see `costs.box_cost`.
     """
 
-    __slots__ = ("_count", "_holes", "_text", "overhead")
+    __slots__ = ("_count", "_holes", "_pairs_cost", "_text", "overhead")
 
     def __init__(self, schema: Schema, tag_key: bytes, fixed: Mapping[bytes, bytes]) -> None:
         # In the order of their keys: the Python name of each value, and what makes bytes of it.
@@ -49,6 +49,7 @@ class Template:
                 self._holes.append(values.get(key, ("", None)))
         self._text = text + b"\0\0"
         self.overhead = len(keys) * (PAIR_OVERHEAD - 4) - 2
+        self._pairs_cost = len(keys) * PAIR_OVERHEAD
 
     @classmethod
     def of(cls, schema: Schema, tag_key: bytes, **fixed: bytes) -> Template | None:
@@ -63,8 +64,11 @@ class Template:
             return None
         return cls(schema, tag_key, pairs)
 
-    def fill(self, tag: bytes, objects: Any) -> bytes | None:
-        """Return the bytes of a box with this tag and these values, or None where they do not fit."""
+    def fill(self, tag: bytes, objects: Any, room: int) -> bytes | None:
+        """Return the bytes of a box with this tag and these values, or None where they do not fit.
+
+        `room` is the most that the box may have, counted as `Limits.max_box_size` counts.
+        """
         if type(objects) is not dict or len(objects) != self._count:
             return None
         strings: list[bytes] = []
@@ -77,7 +81,8 @@ class Template:
                 strings.append(string)
         except Exception:
             return None  # To fill a box will fail as well, and with an error that says where.
-        return self._text % tuple(strings)
+        data = self._text % tuple(strings)
+        return data if len(data) <= room - self._pairs_cost else None
 
 
 def _escaped(text: bytes) -> bytes:

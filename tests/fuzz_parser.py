@@ -29,7 +29,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterat
 from contextlib import asynccontextmanager, nullcontext, suppress
 from datetime import UTC, datetime
 from decimal import Decimal as Number
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import Any, NoReturn, cast
 
 import attrs
@@ -64,6 +64,7 @@ with atheris.instrument_imports(include=["amp_asyncio"]) if atheris else nullcon
         connect,
         serve,
     )
+    from amp_asyncio.parser import parser_for
 
 # Limits that a short input can reach. (The questions of a role fit into the window, just: else the
 # answers that were recorded would come before they are asked.)
@@ -439,15 +440,15 @@ class Fuzzer:
         assert not self.log.errors, "logged: " + "\n".join(self.log.errors)
 
     def check_parser(self, given: Input) -> None:
-        """Feed a parser the pieces, another one all at once: they must say the same.
+        """Feed a parser of each version the pieces, another one all at once: they must say the same.
 
         (Of a box that is too long, and has a key that is, too, they may say either.)
         """
 
         def verdict(
-            pieces: Iterable[bytes], limit: int | None
+            pieces: Iterable[bytes], version: int, limit: int | None
         ) -> tuple[list[AmpBox], bool, TooLong | None]:
-            parser = BoxParser(limit)
+            parser = parser_for(version, limit)
             boxes: list[AmpBox] = []
             try:
                 for piece in pieces:
@@ -460,9 +461,10 @@ class Fuzzer:
             assert not parser.in_box, "no rest is left behind"
             return boxes, in_box, None
 
-        for limit in (None, LIMITS.max_box_size):
-            boxes, in_box, error = verdict(given.pieces(), limit)
-            whole_boxes, whole_in_box, whole_error = verdict([given.stream], limit)
+        # The last one is what the connection does.
+        for version, limit in product((2, 1), (None, LIMITS.max_box_size)):
+            boxes, in_box, error = verdict(given.pieces(), version, limit)
+            whole_boxes, whole_in_box, whole_error = verdict([given.stream], version, limit)
             assert (boxes, in_box) == (whole_boxes, whole_in_box), "the cuts make a difference"
             assert (error is None) == (whole_error is None), f"{error} or {whole_error}"
         self.parsed += len(boxes)

@@ -14,7 +14,7 @@ from twisted.protocols import amp as twisted_amp
 
 from amp_asyncio import AMP, AmpBox, Argument, Command, Integer, ListOf, String, parseString
 from amp_asyncio.boxes import ANSWER, ASK, COMMAND
-from amp_asyncio.costs import box_cost
+from amp_asyncio.costs import PAIR_OVERHEAD, box_cost
 from amp_asyncio.schemas import RESERVED, Schema, python_name
 from amp_asyncio.templates import Template
 
@@ -42,7 +42,9 @@ def test_the_bytes_are_those_of_a_box(values: dict[bytes, bytes], tag: bytes, co
         (question, AmpBox({**values, ASK: tag, COMMAND: command})),
         (answer, AmpBox({**values, ANSWER: tag})),
     ):
-        data = template.fill(tag, objects)
+        room = len(box.serialize()) + PAIR_OVERHEAD * len(box)
+        assert template.fill(tag, objects, room - 1) is None
+        data = template.fill(tag, objects, room)
         assert data is not None
         assert data == box.serialize() == twisted_amp.AmpBox(box).serialize()
         assert len(data) + template.overhead == box_cost(box)
@@ -70,8 +72,8 @@ class Rough(Argument):
 def test_what_does_not_fit_is_left_to_a_box(objects: Any) -> None:
     template = Template.of(Schema([(b"a", Rough())], "it"), ANSWER)
     assert template is not None
-    assert template.fill(b"1", {"a": b"x"}) is not None
-    assert template.fill(b"1", objects) is None
+    assert template.fill(b"1", {"a": b"x"}, 1000) is not None
+    assert template.fill(b"1", objects, 10**6) is None
 
 
 @pytest.mark.parametrize("argument", [Integer(optional=True), ListOf(Integer())])

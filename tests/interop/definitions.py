@@ -10,12 +10,13 @@ import decimal
 import os
 from collections.abc import Callable, Iterable
 from functools import partial
+from hashlib import sha256
 from tempfile import TemporaryFile
 from types import ModuleType
 from typing import Any, NoReturn
 
 from . import streams
-from .library import Path, amp, attempt, ported, start, tls_arguments, turn
+from .library import BigString, BigString0, Path, amp, attempt, ported, start, tls_arguments, turn
 
 
 def described(value: Any) -> Any:
@@ -156,6 +157,17 @@ class Sum(amp.Command):
 
 class Repeat(amp.Command):
     arguments = response = [(b"data", amp.String())]
+
+
+class RepeatBig(amp.Command):
+    arguments = response = [(b"data", BigString())]
+
+
+class Measure(amp.Command):
+    """Is answered with the SHA-256 of the data."""
+
+    arguments = [(b"data", BigString0())]
+    response = [(b"digest", amp.Unicode())]
 
 
 class Countdown(amp.Command):
@@ -348,8 +360,13 @@ class Peer(Ported):
     @Names.responder
     @Everything.responder
     @Repeat.responder
+    @RepeatBig.responder
     def repeat(self, **arguments: Any) -> dict[str, Any]:
         return arguments
+
+    @Measure.responder
+    def measure(self, data: bytes) -> dict[str, str]:
+        return {"digest": sha256(data).hexdigest()}
 
     @Sum.responder
     async def sum(self, a: int, b: int) -> dict[str, int]:

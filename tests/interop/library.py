@@ -12,12 +12,15 @@ import importlib.util
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import count, takewhile
 from pathlib import Path as SourcePath
 from types import ModuleType
 from typing import Any
 
 __all__ = [
     "TWISTED",
+    "BigString",
+    "BigString0",
     "Lost",
     "Path",
     "amp",
@@ -32,6 +35,9 @@ __all__ = [
 
 #: The library's public names.
 amp: Any
+#: The argument for values over 65,535 bytes, and the same in Flocker's layout, which counts from 0.
+BigString: Any
+BigString0: Any
 #: What its `Path` argument takes and gives.
 Path: Any
 #: The exceptions that say that the connection was lost.
@@ -54,6 +60,27 @@ if TWISTED:
     from twisted.python.filepath import FilePath as Path
 
     Lost = (ConnectionClosed, PeerVerifyError, TLSError)
+
+    class BigString(amp.Argument):  # type: ignore[misc,no-redef]
+        """Splits a value, as programs do that were written for Twisted: it has no such type itself."""
+
+        def keys(self, name: bytes) -> Iterator[bytes]:
+            yield name
+            yield from (b"%b.%d" % (name, number) for number in count(2))
+
+        def toBox(self, name: bytes, strings: Any, objects: Any, proto: Any) -> None:
+            value, keys = objects.pop(name.decode()), self.keys(name)
+            while len(value) > 65_535:
+                strings[next(keys)], value = value[:65_535], value[65_535:]
+            strings[next(keys)] = value
+
+        def fromBox(self, name: bytes, strings: Any, objects: Any, proto: Any) -> None:
+            found = takewhile(strings.__contains__, self.keys(name))
+            objects[name.decode()] = b"".join(strings.pop(key) for key in found)
+
+    class BigString0(BigString):  # type: ignore[misc,no-redef]
+        def keys(self, name: bytes) -> Iterator[bytes]:
+            return (b"%b.%d" % (name, number) for number in count())
 
     def turn() -> Any:
         """Return what waits until the event loop has looked at its sockets."""
@@ -99,6 +126,7 @@ else:
 
     import amp_asyncio as amp
 
+    BigString = BigString0 = amp.BigString
     Lost = (amp.ConnectionLost,)
 
     def attempt(function: Any, *arguments: Any, **keywords: Any) -> Any:

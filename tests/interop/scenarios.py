@@ -22,11 +22,13 @@ from .definitions import (
     Lend,
     Look,
     LookAtAll,
+    Measure,
     Names,
     Note,
     Notes,
     Peer,
     Repeat,
+    RepeatBig,
     Return,
     Secure,
     Sum,
@@ -57,6 +59,19 @@ async def echo(peer: Peer, kind: str) -> Any:
         for case, value in enumerate(KINDS[kind][1])
     ]
     return [described(answer["value"]) for answer in answers]
+
+
+async def big(peer: Peer, size: int) -> bool:
+    """Send so many bytes there and back."""
+    data = random.Random(size).randbytes(size)
+    return bool((await peer.callRemote(RepeatBig, data=data))["data"] == data)
+
+
+async def measured(peer: Peer, size: int) -> bool:
+    """Send so many bytes, counted from 0 where this is Twisted's side."""
+    data = random.Random(size).randbytes(size)
+    answer = await peer.callRemote(Measure, data=data)
+    return bool(answer["digest"] == sha256(data).hexdigest())
 
 
 async def everything(peer: Peer, present: list[str], none: list[str]) -> Any:

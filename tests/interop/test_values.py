@@ -31,3 +31,17 @@ async def test_names(conversation: Conversation, asker: str) -> None:
 
 async def test_too_long(conversation: Conversation, asker: str) -> None:
     assert await conversation.play(asker, "too_long") == [False, True, True, "open"]
+
+
+SIZES = [0, 1, 65_534, 65_535, 65_536, 131_070, 3_000_000]
+
+
+@pytest.mark.parametrize("size", SIZES)
+async def test_big(conversation: Conversation, asker: str, size: int) -> None:
+    assert await conversation.play(asker, "big", size)
+
+
+# (Of an empty value, Flocker sends nothing at all.)
+@pytest.mark.parametrize("size", SIZES[1:])
+async def test_big_in_the_layout_of_flocker(conversation: Conversation, size: int) -> None:
+    assert await conversation.play("twisted", "measured", size)
