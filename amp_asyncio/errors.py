@@ -124,7 +124,7 @@ class BoxTooLong(TooLong):
     def __str__(self) -> str:
         limit, pairs, _ = self.args
         side = "local" if self.isLocal else "remote"
-        return f"{side} box too long: {pairs} pairs of it are more than the limit of {limit} bytes"
+        return f"{side} box too long: {pairs} pairs are over max_box_size, the limit of {limit} bytes"
 
     __repr__ = __str__
 
