@@ -9,34 +9,25 @@ any event loop that has `add_reader` and `add_writer`. Beyond that,
 - a protocol that has a method `descriptor_received(fd)` is given each descriptor that came, before
   the data that it came with; where the protocol has none, descriptors are closed.
 
-Only one descriptor goes with each byte. The kernel would take more, but it never joins what has
-descriptors to what follows, so the receiver gets each with its own byte, and never too many at once.
+What goes over the socket, and how, is in `rights.py`; here is when.
 """
 
 from __future__ import annotations
 
-import array
 import asyncio
-import errno
 import os
 import socket
 import warnings
 from asyncio.trsock import TransportSocket
-from collections import deque
 from collections.abc import Iterable
-from itertools import islice
 from typing import Any
+
+from .rights import Outgoing, receive, receive_into
 
 __all__ = ["DescriptorTransport"]
 
 # How many bytes are read at once, as in asyncio.
 _READ_SIZE = 256 * 1024
-# How many pieces are written at once: fewer than any kernel refuses (IOV_MAX).
-_PIECES = 1024
-# Room for as many descriptors as Linux lets anybody send at once: 253.
-_ANCILLARY_SIZE = socket.CMSG_SPACE(253 * array.array("i").itemsize)
-# Where the kernel cannot say it when it makes the descriptor, it is said afterwards.
-_CLOSE_ON_EXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 
 
 class DescriptorTransport(asyncio.Transport):
@@ -68,12 +59,7 @@ class DescriptorTransport(asyncio.Transport):
         self._eof_received = False
         self._closing = False
         self._ended = False  # Whether connection_lost was called, or will be in the next turn.
-        # What the kernel has not taken yet; and how much it has taken, of data and in descriptors.
-        self._buffer: deque[bytes | memoryview] = deque()
-        self._buffer_size = 0
-        self._written = 0
-        # The descriptors that wait, each with the position in the stream that it belongs to.
-        self._descriptors: deque[tuple[int, int]] = deque()
+        self._outgoing = Outgoing()  # What the kernel has not taken yet.
         self._eof_written = False
         self._writing_paused = False
         self.set_write_buffer_limits()
@@ -132,15 +118,12 @@ class DescriptorTransport(asyncio.Transport):
             return
         try:
             if buffer is None:
-                data, came, flags, _ = self._sock.recvmsg(_READ_SIZE, _ANCILLARY_SIZE, _CLOSE_ON_EXEC)
+                data, descriptors = receive(self._sock, _READ_SIZE)
                 size = len(data)
             elif not len(buffer):
                 raise RuntimeError("get_buffer() returned an empty buffer")
             else:
-                size, came, flags, _ = self._sock.recvmsg_into(
-                    [buffer], _ANCILLARY_SIZE, _CLOSE_ON_EXEC
-                )
-            descriptors = _descriptors(came, flags)
+                size, descriptors = receive_into(self._sock, buffer)
         except (BlockingIOError, InterruptedError):
             return
         except Exception as error:
@@ -196,13 +179,12 @@ class DescriptorTransport(asyncio.Transport):
         pieces = [data if isinstance(data, bytes) else bytes(data) for data in list_of_data if data]
         if self._ended or not pieces:
             return
-        idle = not self._buffer
-        self._buffer.extend(pieces)
-        self._buffer_size += sum(map(len, pieces))
+        idle = not self._outgoing.size
+        self._outgoing.append(pieces)
         if idle:
             # What the kernel takes at once need not wait for the loop.
             self._send()
-            if self._buffer:
+            if self._outgoing.size:
                 self._loop.add_writer(self._fd, self._write_ready)
         self._pause_writing_if_full()
 
@@ -218,56 +200,26 @@ class DescriptorTransport(asyncio.Transport):
         if self._ended:
             os.close(descriptor)
         else:
-            self._descriptors.append((self._written + self._buffer_size, descriptor))
+            self._outgoing.append_descriptor(descriptor)
+
+    def _send(self) -> None:
+        assert self._sock is not None
+        try:
+            self._outgoing.send(self._sock)
+        except Exception as error:
+            self._fail(error, "Fatal write error on a UNIX socket")
 
     def _write_ready(self) -> None:
         self._send()
-        if self._writing_paused and self._buffer_size <= self._low and not self._ended:
+        if self._writing_paused and self._outgoing.size <= self._low and not self._ended:
             self._writing_paused = False
             self._tell("resume_writing")  # It may write, or close.
-        if not self._buffer and not self._ended:
+        if not self._outgoing.size and not self._ended:
             self._loop.remove_writer(self._fd)
             if self._closing:
                 self._end(None)
             elif self._eof_written:
                 self._shut_down()
-
-    def _send(self) -> None:
-        """Send what the kernel takes: all at once, or up to the next descriptor, and that with a byte.
-
-        That goes on for some descriptors, and not for ever: others want the loop, too.
-        """
-        assert self._sock is not None
-        try:
-            for _ in range(_PIECES):
-                if not self._descriptors:
-                    self._sent(self._sock.sendmsg(islice(self._buffer, _PIECES)))
-                    break
-                if (gap := self._descriptors[0][0] - self._written) > 0:
-                    sent = self._sock.send(memoryview(self._buffer[0])[:gap])
-                else:
-                    rights = array.array("i", [self._descriptors[0][1]])
-                    ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)]
-                    sent = self._sock.sendmsg([memoryview(self._buffer[0])[:1]], ancillary)
-                    os.close(self._descriptors.popleft()[1])
-                self._sent(sent)
-                if not self._buffer:
-                    break
-        except (BlockingIOError, InterruptedError):
-            pass
-        except Exception as error:
-            self._fail(error, "Fatal write error on a UNIX socket")
-
-    def _sent(self, size: int) -> None:
-        """Take what was sent out of the buffer."""
-        self._written += size
-        self._buffer_size -= size
-        while size:
-            piece = self._buffer.popleft()
-            if len(piece) > size:
-                self._buffer.appendleft(memoryview(piece)[size:])
-                break
-            size -= len(piece)
 
     def can_write_eof(self) -> bool:
         """Return True: this side of the connection can be closed alone."""
@@ -278,19 +230,19 @@ class DescriptorTransport(asyncio.Transport):
         if self._closing or self._eof_written:
             return
         self._eof_written = True
-        if not self._buffer:
+        if not self._outgoing.size:
             self._shut_down()
 
     def _shut_down(self) -> None:
         assert self._sock is not None
-        self._close_descriptors()  # There is no byte that could take them along.
+        self._outgoing.drop()  # These are descriptors, and no byte can take them along any more.
         self._sock.shutdown(socket.SHUT_WR)
 
     # --- flow control ---
 
     def get_write_buffer_size(self) -> int:
         """Return how many bytes the kernel has not taken yet."""
-        return self._buffer_size
+        return self._outgoing.size
 
     def get_write_buffer_limits(self) -> tuple[int, int]:
         """Return the low and the high limit, in bytes."""
@@ -308,7 +260,7 @@ class DescriptorTransport(asyncio.Transport):
         self._pause_writing_if_full()
 
     def _pause_writing_if_full(self) -> None:
-        if self._buffer_size > self._high and not self._writing_paused:
+        if self._outgoing.size > self._high and not self._writing_paused:
             self._writing_paused = True
             self._tell("pause_writing")
 
@@ -332,7 +284,7 @@ class DescriptorTransport(asyncio.Transport):
         if not self._closing:
             self._closing = True
             self._watch()
-            if not self._buffer:
+            if not self._outgoing.size:
                 self._end_soon(None)
 
     def abort(self) -> None:
@@ -360,13 +312,12 @@ class DescriptorTransport(asyncio.Transport):
             self._closing = self._ended = True
             self._watch()
             self._loop.remove_writer(self._fd)
-            self._buffer.clear()
-            self._buffer_size = 0
+            self._outgoing.drop()
             self._loop.call_soon(self._end, error)
 
     def _end(self, error: BaseException | None) -> None:
         self._ended = True
-        self._close_descriptors()
+        self._outgoing.drop()
         sock, self._sock = self._sock, None
         assert sock is not None
         try:
@@ -375,36 +326,12 @@ class DescriptorTransport(asyncio.Transport):
             sock.close()
             self._protocol = None
 
-    def _close_descriptors(self) -> None:
-        while self._descriptors:
-            os.close(self._descriptors.popleft()[1])
-
     def __del__(self) -> None:
         if self._sock is not None:
             warnings.warn(f"unclosed transport {self!r}", ResourceWarning, stacklevel=2, source=self)
-            self._close_descriptors()
+            self._outgoing.drop()
             self._sock.close()
 
     def __repr__(self) -> str:
         state = "closed" if self._sock is None else "closing" if self._closing else "open"
-        return f"<{type(self).__name__} {state} fd={self._fd} bufsize={self._buffer_size}>"
-
-
-def _descriptors(ancillary: Iterable[tuple[int, int, bytes]], flags: int) -> list[int]:
-    """Return the descriptors that came with a message, none of which a child process inherits.
-
-    Raises `OSError` where the kernel dropped some: those that come would be counted wrongly from
-    there on.
-    """
-    descriptors = array.array("i")
-    for level, kind, data in ancillary:
-        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-            descriptors.frombytes(data[: len(data) - len(data) % descriptors.itemsize])
-    if not _CLOSE_ON_EXEC:
-        for descriptor in descriptors:
-            os.set_inheritable(descriptor, False)
-    if flags & socket.MSG_CTRUNC:
-        for descriptor in descriptors:
-            os.close(descriptor)
-        raise OSError(errno.EMFILE, "descriptors came that this process has no room for")
-    return descriptors.tolist()
+        return f"<{type(self).__name__} {state} fd={self._fd} bufsize={self._outgoing.size}>"

@@ -261,7 +261,7 @@ async def test_descriptors_come_before_their_data(buffered: bool) -> None:
 async def test_where_the_kernel_cannot_say_that_nobody_inherits(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("amp_asyncio.descriptors._CLOSE_ON_EXEC", 0)
+    monkeypatch.setattr("amp_asyncio.rights._CLOSE_ON_EXEC", 0)
     recorder = Recorder()
     async with transport_and_peer(recorder) as (_, peer):
         send_with(peer, b"x", pipe_with(b""))
@@ -574,7 +574,7 @@ async def test_descriptors_ride_at_their_place() -> None:
 
 async def test_descriptors_behind_what_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where others want the loop in between, and the end waits behind them all."""
-    monkeypatch.setattr("amp_asyncio.descriptors._PIECES", 2)
+    monkeypatch.setattr("amp_asyncio.rights._PIECES", 2)
     recorder = Recorder()
     async with transport_and_peer(recorder, small=True) as (transport, peer):
         positions = []
