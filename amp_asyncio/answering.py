@@ -71,8 +71,8 @@ class Answering(Asking):
     # How many bytes the commands in `_backlog` have, and whether reading pauses because of them.
     _backlog_size = 0
     _overfull = False
-    # The commands that wait to begin; made, as `_waiting` is, when there is one.
-    _backlog: deque[tuple[AmpBox, _Steps]] | tuple[()] = ()
+    # The commands that wait to begin, and how many bytes each has; made when there is the first.
+    _backlog: deque[tuple[AmpBox, _Steps, int]] | tuple[()] = ()
     # Those responders that wait until the others are done.
     _closing: frozenset[asyncio.Task[None]] = frozenset()
     # What looks whether anything has moved.
@@ -91,17 +91,17 @@ class Answering(Asking):
         try:
             responder = self._responder(box[COMMAND])
         except Exception as error:
-            responder = BoxResponder(
-                _failing(error)
-            )  # A refusal waits for its turn, too: it takes memory as well.
+            # A refusal waits for its turn, too: it takes memory as well.
+            responder = BoxResponder(_failing(error))
         if responder.changes_connection:
             # What follows may not be AMP: that is known when the command is answered.
             self._sender().pause_receiving(before_change=True)
             self._changing = box
         if self._backlog or not self._may_begin():
             backlog = self._backlog = self._backlog or deque()
-            backlog.append((box, responder))
-            self._backlog_size += box_cost(box)
+            size = box_cost(box)
+            backlog.append((box, responder, size))
+            self._backlog_size += size
             if self._backlog_size > self.limits.max_backlog and not self._overfull:
                 self._pause_for_backlog()
         else:
@@ -177,8 +177,8 @@ class Answering(Asking):
     def _begin_waiting(self) -> None:
         """Begin the commands that waited, in order, as far as they may."""
         while self._backlog and self._may_begin():
-            box, responder = self._backlog.popleft()
-            self._backlog_size -= box_cost(box)
+            box, responder, size = self._backlog.popleft()
+            self._backlog_size -= size
             self._begin(box, responder)
         if self._overfull and self._backlog_size <= self.limits.max_backlog // 2:
             self._resume_after_backlog()

@@ -119,12 +119,12 @@ class Argument:
 
     def fromString(self, inString: bytes) -> Any:
         """Return the value that `inString` stands for; `ValueError` where there is none."""
-        # For a subclass to override, unless it overrides a hook above this one.
+        # Not abstract: a subclass that overrides a hook above this one has no need of it.
         raise NotImplementedError(f"{type(self).__name__} does not say how it is read")
 
     def toString(self, inObject: Any) -> bytes:
         """Return the bytes for `inObject`; `TypeError` or `ValueError` where there are none."""
-        # For a subclass to override, unless it overrides a hook above this one.
+        # Not abstract: a subclass that overrides a hook above this one has no need of it.
         raise NotImplementedError(f"{type(self).__name__} does not say how it is written")
 
 

@@ -46,14 +46,14 @@ class Asking:
     _most_by_bytes = 0
     # Whether the connection would rather have no questions.
     _held = False
-    # Those that wait: the question, or None for a command that wants no answer. A deque takes more than
-    # all else that an idle connection needs, so it is made when the first one has to wait.
-    _waiting: deque[tuple[Question | None, AmpBox, _AnyFuture]] | tuple[()] = ()
+    # Those that wait: the question, or None for a command that wants no answer; its box, how many bytes
+    # that has, and its future. A deque takes more than all else that an idle connection needs, so it is
+    # made when the first one has to wait.
+    _waiting: deque[tuple[Question | None, AmpBox, int, _AnyFuture]] | tuple[()] = ()
 
     def __init__(self) -> None:
-        self._counter = (
-            0  # The number of the last command; the tag of a question is its hexadecimal form.
-        )
+        # The number of the last command; the tag of a question is its hexadecimal form.
+        self._counter = 0
         self._unanswered = 0  # How many bytes the questions in `_open` have.
         self._open: dict[bytes, tuple[Question, _AnyFuture, int]] = {}
 
@@ -133,7 +133,7 @@ class Asking:
             self._sender().serialize(box)
             box.pop(ASK, None)
             waiting = self._waiting = self._waiting or deque()
-            waiting.append((asked, box, future))
+            waiting.append((asked, box, size, future))
         else:
             try:
                 self._ask(asked, box, size, future)
@@ -168,8 +168,7 @@ class Asking:
     def _send_waiting(self) -> None:
         """Send the questions that waited, in order, as far as there is room for them."""
         while self._waiting:
-            asked, box, future = self._waiting[0]
-            size = box_cost(box) + _TAG_COST
+            asked, box, size, future = self._waiting[0]
             if not future.done() and not self._may_send(size):
                 return
             self._waiting.popleft()
@@ -224,7 +223,7 @@ class Asking:
         self._over = reason
         unanswered = [
             *((asked, future) for asked, future, _ in self._open.values()),
-            *((asked, future) for asked, _, future in self._waiting),
+            *((asked, future) for asked, _, _, future in self._waiting),
         ]
         self._open.clear()
         self._waiting = ()
@@ -236,7 +235,7 @@ class Asking:
         """Fail later questions with `reason`, and wait until those that were asked are answered."""
         if self._over is None:
             self._over = reason
-        futures = [entry[1] for entry in self._open.values()] + [entry[2] for entry in self._waiting]
+        futures = [entry[1] for entry in self._open.values()] + [entry[3] for entry in self._waiting]
         unanswered = [future for future in futures if not future.done()]
         if unanswered:
             await asyncio.wait(unanswered)

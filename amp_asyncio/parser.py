@@ -45,6 +45,10 @@ class BoxParser:
 
     def __init__(self, max_box_size: int | None = None) -> None:
         self.max_box_size = max_box_size
+        self._clear()
+
+    def _clear(self) -> None:
+        """Begin anew, with no byte of anything."""
         self._data = b""  # the piece at hand
         self._position = 0  # in `_data`, from where it has not been read
         self._behind: list[bytes] | None = None  # pieces that came before it was read
@@ -165,7 +169,7 @@ class BoxParser:
         pairs = [self._written(key, value) for key, value in (self._box or {}).items()]
         self._join()
         rest = b"".join((*pairs, self._pair or b"", self._data))
-        self.__init__(self.max_box_size)  # type: ignore[misc]
+        self._clear()
         return rest
 
     def _written(self, key: bytes, value: bytes) -> bytes:
@@ -182,8 +186,8 @@ class PiecewiseParser(BoxParser):
 
     __slots__ = ("_pieces",)
 
-    def __init__(self, max_box_size: int | None = None) -> None:
-        super().__init__(max_box_size)
+    def _clear(self) -> None:
+        super()._clear()
         self._pieces: list[bytes] = []  # those that have come of the value whose last has not
 
     def next_box(self) -> AmpBox | None:
