@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from .amp import AMP
-from .arguments import (
+from .commands.arguments import (
     AmpList,
     Argument,
     Boolean,
@@ -22,25 +22,8 @@ from .arguments import (
     String,
     Unicode,
 )
-from .boxes import (
-    ANSWER,
-    ASK,
-    COMMAND,
-    ERROR,
-    ERROR_CODE,
-    ERROR_DESCRIPTION,
-    MAX_KEY_LENGTH,
-    MAX_VALUE_LENGTH,
-    UNHANDLED_ERROR_CODE,
-    UNKNOWN_ERROR_CODE,
-    AmpBox,
-    Box,
-    BoxReceiver,
-    BoxSender,
-    QuitBox,
-)
-from .commands import PROTOCOL_ERRORS, Command
-from .dispatcher import BoxDispatcher
+from .commands.command import PROTOCOL_ERRORS, Command
+from .commands.large import BigString, BigUnicode
 from .endpoints import Server, connect, serve, unix_connect, unix_serve
 from .errors import (
     AmpError,
@@ -58,17 +41,34 @@ from .errors import (
     UnhandledCommand,
     UnknownRemoteError,
 )
-from .large import BigString, BigUnicode
-from .locators import CommandLocator, ResponderLocator, SimpleStringLocator
-from .parser import BoxParser, parse, parseString
 from .protocol import BinaryBoxProtocol
-from .switching import ProtocolSwitchCommand
-from .tls import StartTLS
+from .session.dispatcher import BoxDispatcher
+from .session.locators import CommandLocator, ResponderLocator, SimpleStringLocator
+from .session.starttls import StartTLS
+from .session.switching import ProtocolSwitchCommand
+from .wire.boxes import (
+    ANSWER,
+    ASK,
+    COMMAND,
+    ERROR,
+    ERROR_CODE,
+    ERROR_DESCRIPTION,
+    MAX_KEY_LENGTH,
+    MAX_VALUE_LENGTH,
+    UNHANDLED_ERROR_CODE,
+    UNKNOWN_ERROR_CODE,
+    AmpBox,
+    Box,
+    BoxReceiver,
+    BoxSender,
+    QuitBox,
+)
+from .wire.parser import BoxParser, parse, parseString
 
 if TYPE_CHECKING:
-    from .certificates import Certificate, PrivateCertificate
-    from .children import Child, spawn, stdio
     from .limits import Limits
+    from .processes import Child, spawn, stdio
+    from .tls.certificates import Certificate, PrivateCertificate
 
 __all__ = [
     "AMP",
@@ -144,12 +144,12 @@ __all__ = [
 # What brings in other packages, as cryptography and attrs, or is not for everybody, is imported when it
 # is first used.
 _LATER = {
-    "Certificate": "certificates",
-    "PrivateCertificate": "certificates",
+    "Certificate": "tls.certificates",
+    "PrivateCertificate": "tls.certificates",
     "Limits": "limits",
-    "Child": "children",
-    "spawn": "children",
-    "stdio": "children",
+    "Child": "processes",
+    "spawn": "processes",
+    "stdio": "processes",
 }
 
 

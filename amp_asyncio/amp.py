@@ -10,12 +10,12 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from .boxes import BoxReceiver
-from .dispatcher import BoxDispatcher
 from .errors import ConnectionLost
-from .locators import CommandLocator, Responder, ResponderLocator, SimpleStringLocator
 from .protocol import BinaryBoxProtocol
-from .tls import StartTLS
+from .session.dispatcher import BoxDispatcher
+from .session.locators import CommandLocator, Responder, ResponderLocator, SimpleStringLocator
+from .session.starttls import StartTLS
+from .wire.boxes import BoxReceiver
 
 __all__ = ["AMP"]
 

@@ -12,10 +12,10 @@ import asyncio
 import logging
 from typing import cast
 
-from .boxes import BoxReceiver
 from .errors import AmpError, ConnectionLost, MalformedAmpBox, certificate_error, shortened
-from .parser import BoxParser, parser_for
 from .sending import Sending
+from .wire.boxes import BoxReceiver
+from .wire.parser import BoxParser, parser_for
 
 __all__ = ["BoxConnection"]
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast, overloa
 from weakref import WeakSet
 
 from .amp import AMP
-from .unix import AcceptingProtocol, connect_unix
+from .transports.adoption import AcceptingProtocol, connect_unix
 
 if TYPE_CHECKING:
     from .limits import Limits

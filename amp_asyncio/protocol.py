@@ -11,16 +11,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
+from .commands.exchange import Exchange
 from .connection import BoxConnection
 from .errors import ConnectionLost, ProtocolSwitched
-from .exchange import Exchange
+from .transports.feeding import feed
 
 if TYPE_CHECKING:
-    from .certificates import Certificate
+    from .tls.certificates import Certificate
 
-__all__ = ["BinaryBoxProtocol", "feed"]
+__all__ = ["BinaryBoxProtocol"]
 
 logger = logging.getLogger("amp_asyncio")
 
@@ -47,7 +48,7 @@ class BinaryBoxProtocol(BoxConnection):
         der = ssl_object and ssl_object.getpeercert(binary_form=True)
         if not der:
             return None
-        from .certificates import Certificate  # It takes a while, and few need it.
+        from .tls.certificates import Certificate  # It takes a while, and few need it.
 
         return Certificate.from_der(der)
 
@@ -161,20 +162,3 @@ class BinaryBoxProtocol(BoxConnection):
         self.connection_lost(error)
         if transport is not None:
             transport.close()
-
-
-def feed(protocol: Any, data: bytes) -> None:
-    """Give `data` to a protocol as its transport would, whichever of asyncio's two kinds it is."""
-    if isinstance(protocol, asyncio.Protocol):
-        if data:
-            protocol.data_received(data)
-        return
-    unread = memoryview(data)
-    while unread:
-        buffer = memoryview(protocol.get_buffer(len(unread)))
-        if not buffer:
-            raise RuntimeError(f"get_buffer() of {protocol!r} returned an empty buffer")
-        size = min(len(buffer), len(unread))
-        buffer[:size] = unread[:size]
-        protocol.buffer_updated(size)
-        unread = unread[size:]

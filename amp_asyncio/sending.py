@@ -11,10 +11,10 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, cast
 
-from .boxes import AmpBox, BoxReceiver
-from .costs import PAIR_OVERHEAD, DefaultLimits
+from .commands.exchange import Exchange
 from .errors import BoxTooLong, ConnectionLost, NoEmptyBoxes, ProtocolSwitched, shortened
-from .exchange import Exchange
+from .wire.boxes import AmpBox, BoxReceiver
+from .wire.costs import PAIR_OVERHEAD, DefaultLimits
 
 if TYPE_CHECKING:
     from .limits import Limits

@@ -64,7 +64,7 @@ with atheris.instrument_imports(include=["amp_asyncio"]) if atheris else nullcon
         connect,
         serve,
     )
-    from amp_asyncio.parser import parser_for
+    from amp_asyncio.wire.parser import parser_for
 
 # Limits that a short input can reach. (The questions of a role fit into the window, just: else the
 # answers that were recorded would come before they are asked.)

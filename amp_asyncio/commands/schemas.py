@@ -1,0 +1,189 @@
+"""Schemas: the names and the types of what a box carries.
+
+A command has two, one for its arguments and one for its answer, and every `AmpList` has one. This
+is the only place that puts objects into boxes and takes them out again; so it is also where an error
+gets to know the command and the argument that it is about.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Iterable, Mapping
+from typing import Any, TypeAlias, TypeVar
+
+from ..errors import InvalidSignature, MalformedAmpBox, cut, shortened
+from ..wire.boxes import ANSWER, ASK, COMMAND, ERROR, MAX_KEY_LENGTH, AmpBox
+
+__all__ = ["PYTHON_KEYWORDS", "Schema", "python_name", "wire_name"]
+
+# The words that Twisted capitalises: those of Python 2, and only those. A definition that is shared
+# with Twisted must give an argument the same Python name on both sides.
+PYTHON_KEYWORDS = frozenset(
+    "and assert break class continue def del elif else except exec finally for from global if import "
+    "in is lambda not or pass print raise return try while yield".split()
+)
+
+#: The keys that say what a box is; a command's arguments and its answer cannot be named so.
+RESERVED = frozenset((ASK, ANSWER, COMMAND, ERROR))
+
+_Box = TypeVar("_Box", bound=AmpBox)
+_Codec: TypeAlias = tuple[bytes, str, bool, Callable[[Any], bytes], Callable[[bytes], Any]]
+
+
+def wire_name(name: object, what: str) -> bytes:
+    """Return `name`, bytes or ASCII text, as bytes; raise `TypeError` or `ValueError` for others.
+
+    `what` says in the error what the name is of.
+    """
+    if isinstance(name, str):
+        try:
+            return name.encode("ascii")
+        except UnicodeEncodeError:
+            raise ValueError(f"{what}: a name is ASCII, not {name!r}") from None
+    if isinstance(name, bytes):
+        return name
+    raise TypeError(f"{what}: a name is bytes or str, not {name!r}")
+
+
+def python_name(name: bytes) -> str:
+    """Return the Python identifier for a name on the wire: `-` as `_`, keywords capitalised."""
+    identifier = name.replace(b"-", b"_").decode("ascii")
+    return identifier.title() if identifier in PYTHON_KEYWORDS else identifier
+
+
+class Schema:
+    """Pairs of a name on the wire and an `Argument`, checked once, then used for every box.
+
+    `pairs` is what a `Command` or an `AmpList` was defined with; `what` names it in errors;
+    `reserved` has the names that it cannot use.
+
+    Attributes:
+        pairs: the names, as bytes, and the arguments.
+        codecs: what is known beforehand of each argument: its name on the wire and in Python, whether
+            it is optional, what makes bytes of a value, and what makes a value of bytes. None where an
+            argument looks at more than its own value, and has to be given all of them.
+
+    Raises `TypeError` or `ValueError` for a schema that cannot work: a name that is repeated (also
+    one that differs on the wire, and not in Python), empty, too long, reserved, or that of a piece of
+    a large value (see `large.py`); a value that is no `Argument`.
+    """
+
+    __slots__ = ("_names", "_required", "_what", "codecs", "pairs")
+
+    def __init__(
+        self,
+        pairs: Iterable[tuple[bytes | str, Any]],
+        what: str,
+        reserved: Container[bytes] = RESERVED,
+    ) -> None:
+        self.pairs: list[tuple[bytes, Any]] = []
+        self._what = what
+        self.codecs: list[_Codec] | None = []
+        names: dict[str, bytes] = {}
+        required = set()
+        for pair in pairs:
+            try:
+                given, argument = pair
+            except (TypeError, ValueError):
+                raise TypeError(f"{what}: {pair!r} is no pair of a name and an Argument") from None
+            name = wire_name(given, what)
+            if not 0 < len(name) <= MAX_KEY_LENGTH:
+                raise ValueError(f"{what}: {name!r} has not 1 to {MAX_KEY_LENGTH} bytes")
+            if name in reserved:
+                raise ValueError(f"{what}: {name!r} is one of AMP's own keys")
+            if isinstance(argument, type) or not (
+                hasattr(argument, "toBox") and hasattr(argument, "fromBox")
+            ):
+                raise TypeError(f"{what}: {name!r} is to be an Argument instance, not {argument!r}")
+            identifier = python_name(name)
+            if identifier in names:
+                raise ValueError(
+                    f"{what}: {name!r} and {names[identifier]!r} are both {identifier} in Python"
+                )
+            names[identifier] = name
+            if not getattr(argument, "optional", False):
+                required.add(identifier)
+            self.pairs.append((name, argument))
+            hooks = argument._plain_hooks() if hasattr(argument, "_plain_hooks") else None
+            if hooks is None:
+                self.codecs = None
+            elif self.codecs is not None:
+                self.codecs.append((name, identifier, argument.optional, *hooks))
+        for name, argument in self.pairs:
+            if getattr(argument, "in_pieces", False):
+                for other in names.values():
+                    if other.startswith(name + b".") and other[len(name) + 1 :].isdigit():
+                        raise ValueError(f"{what}: {other!r} is a piece of the large value {name!r}")
+        self._names = frozenset(names)
+        self._required = frozenset(required)
+
+    @property
+    def has_optional(self) -> bool:
+        """Whether an argument may be left out."""
+        return self._required != self._names
+
+    def check(self, objects: Mapping[str, Any]) -> None:
+        """Raise `InvalidSignature` unless `objects` has all the required names and no unknown one."""
+        given = objects.keys()
+        if given == self._names:
+            return
+        if not self._required <= given:
+            missing = ", ".join(sorted(self._required - given))
+            raise InvalidSignature(f"{self._what}: missing {missing}")
+        if not given <= self._names:
+            unknown = ", ".join(sorted(map(str, given - self._names)))
+            raise InvalidSignature(f"{self._what}: unknown {unknown}")
+
+    def encode(self, objects: Mapping[str, Any], box: _Box, proto: Any) -> _Box:
+        """Put `objects` into `box`, and return it.
+
+        Raises `InvalidSignature` as `check` does, `TypeError` where `objects` is no mapping, and
+        whatever an argument raises for a value, with a note that says whose value it was.
+        """
+        if type(objects) is not dict and not isinstance(objects, Mapping):
+            raise TypeError(f"{self._what}: {objects!r} is no mapping of names to values")
+        self.check(objects)
+        name = b""
+        try:
+            if self.codecs is not None:
+                for name, identifier, optional, to_string, _ in self.codecs:
+                    value = objects.get(identifier)
+                    if value is not None or not optional:
+                        box[name] = to_string(value)
+            else:
+                remaining = dict(objects)
+                for name, argument in self.pairs:
+                    argument.toBox(name, box, remaining, proto)
+        except Exception as error:
+            error.add_note(f"{self._what}: {name!r} could not be encoded")
+            raise
+        return box
+
+    def decode(self, strings: Mapping[bytes, bytes], proto: Any) -> dict[str, Any]:
+        """Return the objects that a box holds; keys that the schema does not know are left alone.
+
+        Raises `MalformedAmpBox` for a value that is missing or that its argument does not take; it
+        names the value and comes from the argument's own error.
+        """
+        objects: dict[str, Any] = {}
+        name = b""
+        try:
+            if self.codecs is not None:
+                for name, identifier, optional, _, from_string in self.codecs:
+                    absent = optional and name not in strings
+                    objects[identifier] = None if absent else from_string(strings[name])
+            else:
+                remaining = dict(strings)
+                for name, argument in self.pairs:
+                    argument.fromBox(name, remaining, objects, proto)
+        except Exception as error:
+            if name in strings:
+                problem = f"{name!r} is {shortened(strings[name])}: {cut(str(error))}"
+            elif isinstance(error, KeyError):
+                problem = f"{error} is missing"
+            else:
+                problem = f"{name!r}: {cut(str(error))}"
+            raise MalformedAmpBox(f"{self._what}: {problem}") from error
+        return objects
+
+    def discard(self, strings: Mapping[bytes, bytes], proto: Any) -> None:
+        """Do what there is to do with a box that nobody wants any more: nothing."""

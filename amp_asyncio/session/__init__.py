@@ -1,0 +1,1 @@
+"""The session: what is asked and answered over one connection, and how that changes."""

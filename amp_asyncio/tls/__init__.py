@@ -1,0 +1,1 @@
+"""Certificates, and the SSL contexts made from them."""

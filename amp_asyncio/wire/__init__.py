@@ -1,0 +1,1 @@
+"""The wire: boxes and their bytes, without I/O."""

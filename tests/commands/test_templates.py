@@ -1,0 +1,166 @@
+"""Templates: the same bytes as those of a box, and a box wherever a template will not do."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from test_connection import Transport
+from twisted.protocols import amp as twisted_amp
+
+from amp_asyncio import AMP, AmpBox, Argument, Command, Integer, ListOf, String, parseString
+from amp_asyncio.commands.schemas import RESERVED, Schema, python_name
+from amp_asyncio.commands.templates import Template
+from amp_asyncio.wire.boxes import ANSWER, ASK, COMMAND
+from amp_asyncio.wire.costs import PAIR_OVERHEAD, box_cost
+
+names = st.text("aZ09-_%.", min_size=1, max_size=12).map(str.encode).filter(lambda n: n not in RESERVED)
+
+
+@given(
+    st.dictionaries(names, st.binary(max_size=300), max_size=6),
+    st.binary(max_size=300),
+    st.binary(max_size=300),
+)
+@example({b"%b": b"%d"}, b"%", b"%s%%")
+@example({b"a": bytes(65535), b"b": bytes(256)}, bytes(65535), bytes(65535))
+def test_the_bytes_are_those_of_a_box(values: dict[bytes, bytes], tag: bytes, command: bytes) -> None:
+    try:
+        schema = Schema([(name, String()) for name in values], "it")
+    except ValueError:
+        return  # Two names that are one in Python.
+    objects = {python_name(name): value for name, value in values.items()}
+    question = Template.of(schema, ASK, _command=command)
+    answer = Template.of(schema, ANSWER)
+    assert question is not None
+    assert answer is not None
+    for template, box in (
+        (question, AmpBox({**values, ASK: tag, COMMAND: command})),
+        (answer, AmpBox({**values, ANSWER: tag})),
+    ):
+        room = len(box.serialize()) + PAIR_OVERHEAD * len(box)
+        assert template.fill(tag, objects, room - 1) is None
+        data = template.fill(tag, objects, room)
+        assert data is not None
+        assert data == box.serialize() == twisted_amp.AmpBox(box).serialize()
+        assert len(data) + template.overhead == box_cost(box)
+
+
+class Rough(Argument):
+    def toString(self, inObject: Any) -> Any:
+        return inObject
+
+
+@pytest.mark.parametrize(
+    "objects",
+    [
+        {},
+        {"a": b"", "b": b""},
+        {"b": b""},
+        {"a": "text"},
+        {"a": None},
+        {"a": bytearray(b"x")},
+        {"a": bytes(65536)},
+        [("a", b"")],
+        None,
+    ],
+)
+def test_what_does_not_fit_is_left_to_a_box(objects: Any) -> None:
+    template = Template.of(Schema([(b"a", Rough())], "it"), ANSWER)
+    assert template is not None
+    assert template.fill(b"1", {"a": b"x"}, 1000) is not None
+    assert template.fill(b"1", objects, 10**6) is None
+
+
+@pytest.mark.parametrize("argument", [Integer(optional=True), ListOf(Integer())])
+def test_arguments_that_need_a_box(argument: Argument) -> None:
+    assert Template.of(Schema([(b"a", Integer()), (b"b", argument)], "it"), ANSWER) is None
+
+
+def test_a_name_that_no_box_can_hold() -> None:
+    assert Template.of(Schema([], "it"), ASK, _command=bytes(65536)) is None
+
+
+class Sum(Command):
+    arguments = [(b"a", Integer()), (b"b", Integer())]
+    response = [(b"total", Integer())]
+
+
+class Boxed(AmpBox):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("change", "asked", "answered"),
+    [
+        ({}, True, True),
+        ({"commandType": Boxed}, False, True),
+        ({"responseType": Boxed}, True, False),
+        ({"__init__": lambda self, **kw: None}, False, True),
+        ({"_doCommand": lambda self, proto: None}, False, True),
+        ({"makeArguments": classmethod(lambda cls, objects, proto: Boxed())}, False, True),
+        ({"makeResponse": classmethod(lambda cls, objects, proto: Boxed())}, True, False),
+    ],
+)
+def test_commands_that_need_a_box(change: dict[str, Any], asked: bool, answered: bool) -> None:
+    command = type("Changed", (Sum,), change)
+    assert (command._template is not None, command._response_template is not None) == (asked, answered)
+    derived = type("Derived", (command,), {})
+    assert (derived._template is not None, derived._response_template is not None) == (asked, answered)
+
+
+class Math(AMP):
+    @Sum.responder
+    def sum(self, a: int, b: int) -> dict[str, int]:
+        return {"total": a + b}
+
+
+async def converse(kind: type[AMP]) -> bytes:
+    """Return what is written for a question and for an answer."""
+    amp, transport = kind(), Transport()
+    amp.connection_made(transport)
+    future = amp.callRemote(Sum, a=13, b=81)
+    amp.data_received(AmpBox(_command=b"Sum", _ask=b"7", a=b"1", b=b"2").serialize())
+    amp.data_received(AmpBox(_answer=b"1", total=b"94").serialize())
+    assert await future == {"total": 94}
+    await asyncio.sleep(0)  # What was sent is written at the end of the turn.
+    return b"".join(transport.written)
+
+
+async def test_who_wants_to_see_the_boxes_does(caplog: pytest.LogCaptureFixture) -> None:
+    written = await converse(Math)
+    assert parseString(written) == [
+        {b"_command": b"Sum", b"_ask": b"1", b"a": b"13", b"b": b"81"},
+        {b"_answer": b"7", b"total": b"3"},
+    ]
+    caplog.set_level(logging.DEBUG, "amp_asyncio")
+    assert await converse(Math) == written
+    assert [record.args[1] for record in caplog.records if "sent" in record.msg] == [  # type: ignore[index]
+        "{b'_ask': b'1', b'_command': b'Sum', b'a': b'13', b'b': b'81'}",
+        "{b'_answer': b'7', b'total': b'3'}",
+    ]
+
+
+async def test_an_override_of_sendBox_sees_the_boxes() -> None:
+    sent: list[AmpBox] = []
+
+    class Watched(Math):
+        def sendBox(self, box: AmpBox) -> None:
+            sent.append(AmpBox(box))
+            super().sendBox(box)
+
+    assert await converse(Watched) == AmpBox(sent[0]).serialize() + AmpBox(sent[1]).serialize()
+    assert [box.get(b"total") for box in sent] == [None, b"3"]
+
+
+async def test_a_question_on_a_connection_that_is_just_closing() -> None:
+    amp, transport = Math(), Transport()
+    amp.connection_made(transport)
+    amp.finish_writing()
+    with pytest.raises(ConnectionError):
+        await amp.callRemote(Sum, a=1, b=2)
+    amp.abort()

@@ -1,0 +1,458 @@
+"""Limits, one at a time, on transports that only take notes, and on real ones that are not read."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from support import Divide, Echo, Math, Sum, connected, listening, raw_client, reach
+from test_connection import Transport
+from test_conversation import Notify, Patient, Wait
+
+from amp_asyncio import AMP, AmpBox, BoxParser, ConnectionLost, Limits, TooLong
+from amp_asyncio.wire.costs import PAIR_OVERHEAD
+
+
+def made(factory: Any = Math, **limits: Any) -> tuple[Any, Transport]:
+    amp, transport = factory(), Transport()
+    amp.limits = Limits(**limits)
+    amp.connection_made(transport)
+    return amp, transport
+
+
+def command(called: bytes, tag: int | None, **values: bytes) -> bytes:
+    box = AmpBox(_command=called, **values)
+    if tag is not None:
+        box[b"_ask"] = b"%x" % tag
+    return box.serialize()
+
+
+@pytest.mark.parametrize("name", ["max_box_size", "window", "stall_timeout", "idle_timeout"])
+@pytest.mark.parametrize("value", [0, -1])
+def test_limits_are_positive(name: str, value: int) -> None:
+    with pytest.raises(ValueError, match=f"{name} must be positive"):
+        Limits(**{name: value})
+
+
+def test_a_window_is_no_larger_than_the_backlog() -> None:
+    with pytest.raises(ValueError, match="larger than the backlog"):
+        Limits(window=2, max_backlog=1)
+
+
+# --- the size of a box ---
+
+
+@pytest.mark.parametrize("step", [1, 7, 10**6])
+@pytest.mark.parametrize("pairs", [1, 10])
+def test_a_box_at_the_limit_and_one_byte_over(pairs: int, step: int) -> None:
+    box = AmpBox({b"%d" % number: b"x" * 50 for number in range(pairs)})
+    stream = box.serialize()
+    size = len(stream) + PAIR_OVERHEAD * pairs
+
+    def fed(limit: int) -> list[AmpBox]:
+        parser, boxes = BoxParser(limit), []
+        for _ in range(2):
+            for start in range(0, len(stream), step):
+                parser.feed(stream[start : start + step])
+                boxes += iter(parser.next_box, None)
+        return boxes
+
+    assert fed(size) == [box, box]
+    with pytest.raises(TooLong, match=f"the limit of {size - 1} bytes"):
+        fed(size - 1)
+
+
+def test_a_value_is_refused_before_it_has_come() -> None:
+    parser = BoxParser(1000)
+    parser.feed(b"\0\1k\xff\xff")
+    with pytest.raises(TooLong, match="remote box too long"):
+        parser.next_box()
+
+
+async def test_keys_without_end_abort_that_connection_alone(caplog: pytest.LogCaptureFixture) -> None:
+    limits = Limits(max_box_size=100_000)
+    async with listening(Math, limits=limits) as server:
+        async with reach(server) as good:
+            async with raw_client(server) as (_, writer):
+                with pytest.raises(ConnectionError):
+                    for number in range(10**6):
+                        writer.write(b"\0\4%04x\0\0" % (number & 0xFFFF))
+                        await writer.drain()
+            assert await good.callRemote(Sum, a=1, b=1) == {"total": 2}
+    assert "remote box too long" in caplog.text
+
+
+# --- the window ---
+
+
+async def test_questions_over_the_window_wait_in_order() -> None:
+    amp, _ = made(window=1500)
+    answers = [amp.callRemote(Echo, data=b"%03d" % number + b"x" * 300) for number in range(10)]
+    await asyncio.sleep(0)
+    assert len(amp._open) == 2
+    for number in range(10):
+        tag, data = b"%x" % (number + 1), b"%03d" % number
+        amp.data_received(AmpBox(_answer=tag, data=data).serialize())
+        assert await answers[number] == {"data": data}
+        assert amp._unanswered <= 1500
+    assert not amp._open
+    assert amp._unanswered == 0
+
+
+async def test_a_question_larger_than_the_window_goes_alone() -> None:
+    amp, _ = made(window=1000)
+    answers = [amp.callRemote(Echo, data=b"x" * 5000) for _ in range(2)]
+    cancelled = amp.callRemote(Echo, data=b"y")
+    notice = amp.callRemote(Notify, data=b"z")
+    cancelled.cancel()
+    for number, answer in enumerate(answers, 1):
+        assert len(amp._open) == 1
+        amp.data_received(AmpBox(_answer=b"%x" % number, data=b"").serialize())
+        await answer
+    assert await notice is None
+
+
+async def test_a_cancelled_question_counts_until_it_is_answered() -> None:
+    amp, _ = made(window=1000)
+    amp.callRemote(Echo, data=b"x" * 900).cancel()
+    waiting = amp.callRemote(Echo, data=b"x" * 900)
+    assert len(amp._open) == 1
+    amp.data_received(AmpBox(_error=b"1", _error_code=b"X").serialize())
+    assert len(amp._open) == 1
+    amp.data_received(AmpBox(_answer=b"2", data=b"").serialize())
+    assert await waiting == {"data": b""}
+
+
+# --- responders ---
+
+
+async def test_commands_over_the_limit_of_responders_wait_in_order() -> None:
+    amp, _ = made(Patient, max_concurrent_responders=2)
+    for number in range(5):
+        amp.data_received(command(b"Wait", number, name=b"%d" % number))
+    amp.data_received(command(b"Divide", 9, a=b"1", b=b"1"))
+    started = []
+    for number in range(5):
+        started.append(await amp.started.get())
+        assert len(amp._responders) <= 2
+        if number >= 1:
+            amp.gate(str(number - 1)).set_result(None)
+    amp.gate("4").set_result(None)
+    assert started == list("01234")
+    await amp._finish_responders()
+    assert not amp._backlog
+    assert amp._backlog_size == 0
+
+
+async def test_responders_that_call_back_more_of_them_than_run_at_once() -> None:
+    class Asking(Math):
+        limits = Limits(max_concurrent_responders=10)
+
+        @Echo.responder
+        async def echo(self, data: bytes) -> dict[str, bytes]:  # type: ignore[override]
+            answer = await self.callRemote(Sum, a=int(data), b=1)
+            return {"data": b"%d" % answer["total"]}
+
+    async with connected(Asking, Math) as (_, client):
+        answers = [client.callRemote(Echo, data=b"%d" % number) for number in range(500)]
+        totals = [answer["data"] for answer in await asyncio.gather(*answers)]
+        assert totals == [b"%d" % (number + 1) for number in range(500)]
+
+
+# --- the backlog ---
+
+
+async def test_reading_pauses_at_the_backlog_and_goes_on_at_half_of_it() -> None:
+    amp, transport = made(Patient, max_concurrent_responders=1, window=1000, max_backlog=4000)
+    box = command(b"Wait", 1, name=b"x")
+    for _ in range(10):
+        amp.data_received(box)
+    assert transport.reading
+    amp.data_received(box)
+    assert not transport.reading
+    waiting = len(amp._backlog)
+    while not transport.reading:
+        await amp.started.get()
+        assert len(amp._backlog) <= waiting
+        amp.gates.pop("x").set_result(None)
+        await asyncio.sleep(0)
+    assert amp._backlog_size <= 2000
+    amp.connection_lost(None)
+    amp.gate("x").set_result(None)
+    await amp._finish_responders()
+    assert not amp._backlog
+
+
+async def test_no_command_begins_while_too_many_answers_are_not_taken() -> None:
+    amp, transport = made(window=1000, max_backlog=4000)
+    amp.pause_writing()
+    transport.buffered = 3999
+    amp.data_received(command(b"Divide", 1, a=b"1", b=b"1"))
+    await asyncio.sleep(0)
+    assert len(transport.written) == 1
+    transport.buffered = 4000
+    amp.data_received(command(b"Divide", 2, a=b"1", b=b"1"))
+    await asyncio.sleep(0)
+    assert len(transport.written) == 1
+    closing = asyncio.ensure_future(amp._finish_responders())
+    await asyncio.sleep(0)
+    assert not closing.done()
+    transport.buffered = 0
+    amp.resume_writing()
+    await asyncio.sleep(0)
+    assert len(transport.written) == 2
+    await closing
+
+
+async def test_nobody_waits_for_a_backlog_that_is_lost() -> None:
+    amp, transport = made(window=1000, max_backlog=4000)
+    amp.pause_writing()
+    transport.buffered = 4000
+    amp.data_received(command(b"Divide", 2, a=b"1", b=b"1"))
+    closing = asyncio.ensure_future(amp._finish_responders())
+    await asyncio.sleep(0)
+    amp.connection_lost(None)
+    await closing
+
+
+async def test_a_peer_that_asks_and_does_not_read_is_ended() -> None:
+    limits = Limits(max_backlog=100_000, window=100_000, stall_timeout=0.05)
+    amps: list[AMP] = []
+
+    def factory() -> AMP:
+        amps.append(Math())
+        return amps[-1]
+
+    async with listening(factory, limits=limits) as server:
+        async with raw_client(server) as (_, writer):
+            with pytest.raises(ConnectionError):
+                while True:
+                    writer.write(command(b"Echo", 1, data=b"x" * 60000))
+                    await writer.drain()
+            await amps[0].wait_closed()
+    with pytest.raises(ConnectionLost) as caught:
+        await amps[0].callRemote(Sum, a=1, b=1)
+    assert "nothing has moved for 0.05 seconds" in str(caught.value.__cause__)
+
+
+async def test_slow_progress_is_no_stall() -> None:
+    amp, transport = made(
+        Patient, max_concurrent_responders=1, window=1000, max_backlog=1000, stall_timeout=0.01
+    )
+    for _ in range(10):
+        amp.data_received(command(b"Wait", 1, name=b"x"))
+    timer = amp._stall_timer
+    await amp.started.get()
+    amp.gates.pop("x").set_result(None)
+    while amp._stall_timer is timer:
+        await asyncio.sleep(0)
+    assert transport.done == []
+    while "abort" not in transport.done:
+        await asyncio.sleep(0)
+    amp.connection_lost(None)
+    amp.gate("x").set_result(None)
+    await amp._finish_responders()
+
+
+# --- silence ---
+
+
+async def test_a_connection_on_which_no_complete_box_arrives_is_ended() -> None:
+    amp, transport = made(idle_timeout=0.02)
+    amp.data_received(command(b"Divide", 1, a=b"1", b=b"1") + b"\0")
+    heard = amp._heard_at
+    while "abort" not in transport.done:
+        await asyncio.sleep(0)
+    assert asyncio.get_running_loop().time() - heard > 0.019
+    assert "no complete box" in str(amp._error)
+    amp.connection_lost(None)
+
+
+async def test_a_box_that_came_meanwhile_puts_the_end_off() -> None:
+    amp, transport = made(idle_timeout=1000)
+    amp._heard_at += 500
+    amp._watch_for_silence(1000)
+    assert transport.done == []
+    amp.connection_lost(None)
+    assert amp._idle_timer.cancelled()
+
+
+async def test_a_connection_that_we_do_not_read_is_not_silent() -> None:
+    amp, transport = made(idle_timeout=0.01)
+    amp.pause_receiving()
+    for _ in range(2):
+        timer = amp._idle_timer
+        while amp._idle_timer is timer:
+            await asyncio.sleep(0)
+    assert transport.done == []
+    amp.finish_writing()
+    assert amp._idle_timer.cancelled()
+    amp.connection_lost(None)
+
+
+# --- both sides at once ---
+
+
+@pytest.mark.parametrize("size", [60_000, 10])
+async def test_two_peers_that_flood_each_other(size: int) -> None:
+    paused = []
+
+    class Peer(Math):
+        def _pause_for_backlog(self) -> None:
+            paused.append(self)
+            super()._pause_for_backlog()
+
+        @Echo.responder
+        def echo(self, data: bytes) -> dict[str, bytes]:
+            return {"data": data or b"x" * 60000}
+
+    async with connected(Peer, Peer) as (server, client):
+
+        async def flood(peer: AMP) -> None:
+            for _ in range(10):
+                answer = await peer.callRemote(Echo, data=b"y" * size if size > 10 else b"")
+                assert len(answer["data"]) == 60000
+
+        floods = [flood(peer) for peer in (server, client) for _ in range(100)]
+        await asyncio.gather(*floods)
+        assert paused == []
+
+
+async def test_a_flood_of_commands_that_want_no_answer_is_held_back_and_none_is_lost() -> None:
+    class Slow(Patient):
+        limits = Limits(max_concurrent_responders=1, window=10_000, max_backlog=100_000)
+        seen = 0
+
+        @Notify.responder
+        async def notify(self, data: bytes) -> dict[str, Any]:  # type: ignore[override]
+            await asyncio.sleep(0)
+            self.seen += 1
+            return {}
+
+    async with connected(Slow, Math) as (server, client):
+        for _ in range(2000):
+            await client.callRemote(Notify, data=b"x" * 10_000)
+        assert await client.callRemote(Sum, a=1, b=1) == {"total": 2}
+        assert server.seen == 2000
+
+
+async def test_waiting_and_divided() -> None:
+    """Plain responders need no turn among those that wait, but keep their place in the order."""
+    amp, transport = made(Patient, max_concurrent_responders=1)
+    amp.data_received(command(b"Wait", 1, name=b"x") + command(b"Divide", 2, a=b"1", b=b"1"))
+    await amp.started.get()
+    assert transport.written == []
+    amp.gate("x").set_result(None)
+    await amp._finish_responders()
+    await asyncio.sleep(0)
+    assert b"quotient" in b"".join(transport.written)
+    assert Wait.commandName == b"Wait"
+    assert Divide.commandName == b"Divide"
+
+
+async def test_refusals_wait_for_their_turn_too() -> None:
+    amp, transport = made(window=1000, max_backlog=4000)
+    amp.pause_writing()
+    transport.buffered = 4000
+    for tag in range(5):
+        amp.data_received(command(b"Unheard", tag))
+    await asyncio.sleep(0)
+    assert transport.written == []
+    assert len(amp._backlog) == 5
+    transport.buffered = 0
+    amp.resume_writing()
+    await asyncio.sleep(0)
+    assert transport.written[0].count(b"UNHANDLED") == 5
+
+
+async def test_the_answers_of_one_turn_are_bounded() -> None:
+    """Plain responders are done within the turn, and a transport that is full says so within it."""
+
+    class Large(Math):
+        @Divide.responder
+        def divide(self, a: int, b: int) -> dict[str, float]:
+            raise ZeroDivisionError("x" * 60000)
+
+    amp, transport = made(Large, window=1000, max_backlog=1_000_000)
+    keep = transport.write
+
+    def write(data: bytes) -> None:
+        keep(data)
+        transport.buffered += len(data)
+        amp.pause_writing()
+
+    transport.write = write  # type: ignore[method-assign]
+    amp.data_received(command(b"Divide", 1, a=b"1", b=b"0") * 60)
+    assert 1_000_000 <= amp.unsent() < 1_100_000
+    assert len(amp._backlog) == 60 - len(transport.written)
+    while amp._backlog:
+        transport.buffered = 0
+        amp.resume_writing()
+        assert amp.unsent() < 1_100_000
+    assert len(transport.written) == b"".join(transport.written).count(b"ZERO_DIVISION") == 60
+
+
+async def test_a_window_of_tiny_questions_is_less_than_a_backlog() -> None:
+    class Tiny(Math):
+        limits = Limits(max_concurrent_responders=1, window=100_000, max_backlog=100_000)
+
+    async with connected(Tiny, Tiny) as (server, client):
+        answers = [client.callRemote(Sum, a=1, b=1) for _ in range(2000)]
+        assert await asyncio.gather(*answers) == 2000 * [{"total": 2}]
+        assert server._stall_timer is None
+
+
+async def test_a_full_outbox_does_not_wait_for_the_end_of_the_turn() -> None:
+    """Commands that want no answer are done at once: for them, that end might never come."""
+    amp, transport = made()
+    for _ in range(10):
+        await amp.callRemote(Notify, data=b"x" * 60_000)
+    assert len(transport.written) == 10
+    for _ in range(1000):
+        await amp.callRemote(Notify, data=b"x" * 50)
+    assert len(transport.written) > 10
+    assert all(32_768 <= len(data) < 33_000 for data in transport.written[10:])
+    await asyncio.sleep(0)
+    assert b"".join(transport.written).count(b"Notify") == 1010
+
+
+async def test_a_reader_that_is_slow_but_never_fills_the_transport() -> None:
+    """What makes a command wait must also be what lets it begin."""
+
+    class Large(Math):
+        limits = Limits(window=10_000, max_backlog=20_000)
+
+        @Divide.responder
+        def divide(self, a: int, b: int) -> dict[str, float]:
+            raise ZeroDivisionError("x" * 5000)
+
+    async with listening(Large) as server, raw_client(server) as (reader, writer):
+        for _ in range(1000):
+            writer.write(command(b"Divide", 1, a=b"1", b=b"0"))
+        writer.write_eof()
+        data = b""
+        while piece := await reader.read(1000):
+            data += piece
+        assert data.count(b"ZERO_DIVISION") == 1000
+
+
+async def test_one_connection_does_not_keep_the_others_waiting() -> None:
+    amp, transport = made()
+    amp.data_received(command(b"Divide", 1, a=b"1", b=b"1") * 150)
+    turns = []
+    for _ in range(8):
+        turns.append(b"".join(transport.written).count(b"quotient"))
+        await asyncio.sleep(0)
+    assert sorted(set(turns)) == [0, 64, 128, 150]
+    assert transport.reading
+
+
+async def test_what_was_read_of_a_box_is_freed_with_the_connection() -> None:
+    amp, _ = made(max_box_size=100_000)
+    amp.data_received(b"".join(b"\0\4%04x\0\0" % number for number in range(500)))
+    amp.data_received(b"".join(b"\0\4%04x\0\0" % number for number in range(500, 1000)))
+    assert isinstance(amp._error, TooLong)
+    assert amp._error.__traceback__ is None
+    amp.connection_lost(None)
+    assert not amp._parser.in_box
