@@ -41,6 +41,7 @@ from .errors import (
     UnhandledCommand,
     UnknownRemoteError,
 )
+from .limits import Limits
 from .protocol import BinaryBoxProtocol
 from .session.dispatcher import BoxDispatcher
 from .session.locators import CommandLocator, ResponderLocator, SimpleStringLocator
@@ -66,7 +67,6 @@ from .wire.boxes import (
 from .wire.parser import BoxParser, parse, parseString
 
 if TYPE_CHECKING:
-    from .limits import Limits
     from .processes import Child, spawn, stdio
     from .tls.certificates import Certificate, PrivateCertificate
 
@@ -146,7 +146,6 @@ __all__ = [
 _LATER = {
     "Certificate": "tls.certificates",
     "PrivateCertificate": "tls.certificates",
-    "Limits": "limits",
     "Child": "processes",
     "spawn": "processes",
     "stdio": "processes",

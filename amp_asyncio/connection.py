@@ -15,7 +15,7 @@ from typing import cast
 from .errors import AmpError, ConnectionLost, MalformedAmpBox, certificate_error, shortened
 from .sending import Sending
 from .wire.boxes import BoxReceiver
-from .wire.parser import BoxParser, parser_for
+from .wire.parser import BoxParser
 
 __all__ = ["BoxConnection"]
 
@@ -58,7 +58,7 @@ class BoxConnection(Sending):
 
     def __init__(self, boxReceiver: BoxReceiver) -> None:
         super().__init__(boxReceiver)
-        self._parser: BoxParser = parser_for(self.protocol_version)
+        self._parser: BoxParser = BoxParser(version=self.protocol_version)
         self._delivering = False  # Whether boxes are given out at this moment.
 
     # --- what asyncio calls ---

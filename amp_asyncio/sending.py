@@ -9,15 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, cast
 
 from .commands.exchange import Exchange
 from .errors import BoxTooLong, ConnectionLost, NoEmptyBoxes, ProtocolSwitched, shortened
+from .limits import Limits
 from .wire.boxes import AmpBox, BoxReceiver
-from .wire.costs import PAIR_OVERHEAD, DefaultLimits
-
-if TYPE_CHECKING:
-    from .limits import Limits
+from .wire.costs import PAIR_OVERHEAD
 
 __all__ = ["Sending"]
 
@@ -39,7 +36,7 @@ class Sending(asyncio.Protocol):
     """The half of a connection that sends."""
 
     #: How much a connection may take; see `Limits`. It is looked at when the connection is made.
-    limits: Limits = cast("Limits", DefaultLimits())
+    limits: Limits = Limits()
 
     #: The version of AMP, 1 or 2; see `AMP`.
     protocol_version: int = 1

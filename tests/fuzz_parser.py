@@ -64,7 +64,6 @@ with atheris.instrument_imports(include=["amp_asyncio"]) if atheris else nullcon
         connect,
         serve,
     )
-    from amp_asyncio.wire.parser import parser_for
 
 # Limits that a short input can reach. (The questions of a role fit into the window, just: else the
 # answers that were recorded would come before they are asked.)
@@ -448,7 +447,7 @@ class Fuzzer:
         def verdict(
             pieces: Iterable[bytes], version: int, limit: int | None
         ) -> tuple[list[AmpBox], bool, TooLong | None]:
-            parser = parser_for(version, limit)
+            parser = BoxParser(limit, version)
             boxes: list[AmpBox] = []
             try:
                 for piece in pieces:

@@ -12,15 +12,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import Any, TypeAlias
 
 from ..commands.command import Command, Question
 from ..errors import ConnectionLost, MalformedAmpBox, ProtocolSwitched, RemoteAmpError, shortened
+from ..limits import Limits
 from ..wire.boxes import ANSWER, ASK, COMMAND, ERROR, ERROR_CODE, ERROR_DESCRIPTION, AmpBox, BoxSender
-from ..wire.costs import PAIR_OVERHEAD, DefaultLimits, box_cost
-
-if TYPE_CHECKING:
-    from ..limits import Limits
+from ..wire.costs import PAIR_OVERHEAD, box_cost
 
 __all__ = ["Asking"]
 
@@ -34,7 +32,7 @@ class Asking:
     """The half of a dispatcher that asks."""
 
     #: How much may be under way; see `Limits`. It is looked at when the connection is made.
-    limits: Limits = cast("Limits", DefaultLimits())
+    limits: Limits = Limits()
 
     boxSender: BoxSender | None = None
 
