@@ -41,7 +41,7 @@ class ServerSide(AMP):
 
     @Greet.responder
     async def greet(self) -> dict[str, str]:
-        # The server knows nobody by name, so it asks its client before it answers.
+        # The server does not know the name, so it asks its client before it answers.
         answer = await self.callRemote(AskName)
         return {"greeting": f"Hello, {answer['name']}!"}
 
