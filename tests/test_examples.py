@@ -34,7 +34,7 @@ PATIENCE = 60
 PYTHON = (sys.executable, "-u", "-W", "default")
 
 # The last lines of ampserver.py.
-CLOSING = ["no new connections; finishing what was begun", "closed"]
+CLOSING = ["no new connections; finishing open requests", "closed"]
 
 TWISTED_COMMANDS = """
 import sys
@@ -207,7 +207,7 @@ def test_ampclient_asks_ampserver() -> None:
             "1234 / 0 = inf",
         ]
         server.interrupt()
-        assert server.rest() == ["13 + 81 = 94", "1234 / 0 is asked for", *CLOSING]
+        assert server.rest() == ["13 + 81 = 94", "1234 / 0 requested", *CLOSING]
 
 
 def test_a_twisted_client_asks_ampserver() -> None:
@@ -224,8 +224,8 @@ def test_a_twisted_client_asks_ampserver() -> None:
         server.interrupt()
         assert server.rest() == [
             "13 + 81 = 94",
-            "1 / 8 is asked for",
-            "1234 / 0 is asked for",
+            "1 / 8 requested",
+            "1234 / 0 requested",
             "1 + 2 = 3",
             *CLOSING,
         ]
@@ -290,7 +290,7 @@ def test_chat_at_the_terminal() -> None:
     with running(chat, "serve", "0") as room:
         port = room.port()
         with running(chat, "join", "Ada", port) as ada:
-            assert ada.line() == "* here: nobody else"
+            assert ada.line() == "* here: no other guests"
             with running(chat, "join", "Ada", port) as other:
                 assert other.process.communicate(timeout=PATIENCE) == (
                     "",
@@ -330,7 +330,7 @@ def test_secure_switch() -> None:
     assert re.fullmatch(r"server\.example, sha256 [0-9a-f]{16}\.\.\.", server)
     assert re.fullmatch(r"client\.example, sha256 [0-9a-f]{16}\.\.\.", client)
     assert transcript[2:] == [
-        "in the clear | the server says: Hello, whoever you are.",
+        "in the clear | the server says: Hello, unknown client.",
         "in the clear | the server does not switch: start TLS first",
         f"secured      | the client talks to {server}",
         "secured      | the server says: Hello, client.example.",
@@ -349,7 +349,7 @@ def test_secure_switch() -> None:
 def test_switch_to_http() -> None:
     assert output_of(EXAMPLES / "switch_to_http.py") == [
         "AMP:  no HTTP yet: log in first",
-        "AMP:  wrong password: this is not how Ada gets in",
+        "AMP:  wrong password: access denied for Ada",
         "AMP:  logged in as Ada",
         "HTTP: HTTP/1.1 200 OK",
         "HTTP: Content-Type: text/plain; charset=utf-8",
@@ -362,10 +362,10 @@ def test_switch_to_http() -> None:
 
 def test_switch_to_streams() -> None:
     assert output_of(EXAMPLES / "switch_to_streams.py") == [
-        "client: the library cannot be sent: library may have 2000000 bytes",
-        "server: novel may come, 1100000 bytes",
-        "server: novel is here, 1100000 bytes",
-        "client: the novel has arrived whole",
+        "client: the library cannot be sent: library may have at most 2000000 bytes",
+        "server: expecting novel, 1100000 bytes",
+        "server: received novel, 1100000 bytes",
+        "client: the novel has arrived intact",
     ]
 
 
@@ -452,7 +452,9 @@ def test_the_worker_of_the_guide_answers(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("page", [README, INDEX, *GUIDES], ids=lambda page: str(page.relative_to(ROOT)))
 def test_a_page_begins_with_its_contents(page: Path) -> None:
-    contents = re.findall(r"^- \[([^]]+)\]\(#([^)]+)\)$", prose(page).partition("\n## ")[0], re.MULTILINE)
+    contents = re.findall(
+        r"^- \[([^]]+)\]\(#([^)]+)\)$", prose(page).partition("\n## ")[0], re.MULTILINE
+    )
     assert contents == [(heading.replace("`", ""), anchor(heading)) for heading in headings(page, "##")]
 
 
