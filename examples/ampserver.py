@@ -1,7 +1,7 @@
 """A server that adds and divides. `ampclient.py` is its client.
 
-The commands and the port are those of the `ampserver.py` in Twisted's documentation. Each of the two
-servers works with the client of the other.
+The commands and the port are those of the `ampserver.py` in Twisted's documentation. Each of the
+two servers works with the client of the other.
 
 Run it: python examples/ampserver.py [PORT]
 

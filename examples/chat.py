@@ -1,7 +1,7 @@
 """A chat: a server that calls its clients.
 
-Both sides of a connection can ask. A guest asks the room to pass a line on. The room asks every other guest
-to show it, and returns how many did.
+Both sides of a connection can ask. A guest asks the room to pass a line on. The room asks every
+other guest to show it, and returns how many did.
 
 Run it:
     python examples/chat.py                      the room and three guests in one process

@@ -1,8 +1,8 @@
 """Descriptors: a program opens a port, and passes the listening socket to a worker process.
 
-The worker is started with the path of a UNIX socket only. It connects, says that it is ready, and receives
-the descriptor of the listening socket. From then on, the worker accepts the connections. A worker can serve
-a port below 1024 in this way without having the permission to open it.
+The worker is started with the path of a UNIX socket only. It connects, says that it is ready, and
+receives the descriptor of the listening socket. From then on, the worker accepts the connections. A
+worker can serve a port below 1024 in this way without having the permission to open it.
 
 Run it: python examples/pass_descriptor.py
 """

@@ -1,7 +1,7 @@
 """A first look at AMP: a server and a client in one process, which ask each other.
 
-It shows commands with typed arguments, an error that arrives as the same exception class, and a question
-in each direction over one connection.
+It shows commands with typed arguments, an error that arrives as the same exception class, and a
+question in each direction over one connection.
 
 Run it: python examples/quickstart.py
 """

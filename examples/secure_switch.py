@@ -1,8 +1,9 @@
 """StartTLS, then a switch: AMP starts TLS, and then hands the connection over to another protocol.
 
-Each side has a certificate, and the public certificate of the other side to verify it with. An attacker on
-the path can read and change everything that is sent before TLS. The server therefore reveals nothing
-sensitive until it has verified the client, and the client repeats what it had asked in the clear.
+Each side has a certificate, and the public certificate of the other side to verify it with. An
+attacker on the path can read and change everything that is sent before TLS. The server therefore
+reveals nothing sensitive until it has verified the client, and the client repeats what it had asked
+in the clear.
 
 Run it: python examples/secure_switch.py
 """

@@ -1,9 +1,9 @@
 """HTTP after a login: AMP checks the password, then aiohttp takes over the connection.
 
-The server refuses a wrong password, and a switch without a login, with errors that the commands declare. AMP
-goes on after them. Once the server has agreed to the switch, aiohttp answers an HTTP request on the same
-connection, and knows who has logged in. (For a complete `web.Application`, call the `server` of its
-`web.AppRunner` to create the protocol.)
+The server refuses a wrong password, and a switch without a login, with errors that the commands
+declare. AMP goes on after them. Once the server has agreed to the switch, aiohttp answers an HTTP
+request on the same connection, and knows who has logged in. (For a complete `web.Application`, call
+the `server` of its `web.AppRunner` to create the protocol.)
 
 Over a network, start TLS before you send the password: see secure_switch.py.
 

@@ -1,8 +1,8 @@
 """Streams: AMP negotiates a transfer, then both sides use asyncio's streams.
 
-A value in a box is at most 65,535 bytes long. Here a client asks to send a file of a million bytes. Once the
-server has agreed, each side continues with a `StreamReader` and a `StreamWriter`. The size is part of the
-question, because a TLS connection cannot be half-closed to mark the end of the file.
+A value in a box is at most 65,535 bytes long. Here a client asks to send a file of a million bytes.
+Once the server has agreed, each side continues with a `StreamReader` and a `StreamWriter`. The size
+is part of the question, because a TLS connection cannot be half-closed to mark the end of the file.
 
 Run it: python examples/switch_to_streams.py
 """
@@ -21,7 +21,7 @@ class TooLarge(Exception):
 
 
 class SendFile(ProtocolSwitchCommand):
-    """After the answer, the client sends the file, and the server sends the checksum of what it received."""
+    """After the answer, the client sends the file, and the server returns its checksum."""
 
     arguments = [(b"name", Unicode()), (b"size", Integer())]
     errors = {TooLarge: b"TOO_LARGE"}

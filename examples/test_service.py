@@ -1,7 +1,7 @@
 """How to test a service: a small shop, and its tests with pytest-asyncio.
 
-The tests use a real server and a real client on a free port of this machine. That is as fast as a mock, and
-tests what will run. A responder is also a plain method, which a test can call directly.
+The tests use a real server and a real client on a free port of this machine. That is as fast as a
+mock, and tests what will run. A responder is also a plain method, which a test can call directly.
 
 Run it: python -m pytest examples/test_service.py        (needs pytest and pytest-asyncio)
 """

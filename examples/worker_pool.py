@@ -1,7 +1,8 @@
 """A pool of workers: child processes count primes, one process for each core.
 
-Each child takes one range at a time and reports its progress. This program is the parent; with the argument
-`worker` it is a child. If a child dies, the count fails. All children have ended when the parent ends.
+Each child takes one range at a time and reports its progress. This program is the parent; with the
+argument `worker` it is a child. If a child dies, the count fails. All children have ended when the
+parent ends.
 
 Run it: python examples/worker_pool.py
 """
