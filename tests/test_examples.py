@@ -430,7 +430,10 @@ def log_level() -> Iterator[None]:
 @each_guide
 @pytest.mark.usefixtures("log_level")
 async def test_the_code_of_a_guide_runs(guide: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Run the blocks in one namespace; what they print is in the blocks marked `text`."""
+    """Run the blocks in one namespace; what they print is in the blocks marked `text`.
+
+    (A block marked `py` is code for Twisted, shown for comparison.)
+    """
     blocks = code_blocks(guide, "python")
     assert blocks
     names: dict[str, Any] = {"__name__": guide.stem}
