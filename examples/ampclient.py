@@ -1,7 +1,7 @@
-"""A client that asks `ampserver.py` for a sum and for a division that cannot be done.
+"""A client that asks `ampserver.py` for a sum and for a division by zero.
 
-It asks the `ampserver.py` of Twisted's documentation just as well. Both questions are asked before
-either is answered, over one connection.
+It also works with the `ampserver.py` of Twisted's documentation. It sends both questions over one
+connection before either is answered.
 
 Run it: python examples/ampclient.py [PORT]        (while the server runs)
 """

@@ -1,11 +1,11 @@
-"""A server that adds and divides, to be asked by `ampclient.py`.
+"""A server that adds and divides. `ampclient.py` is its client.
 
-Its commands, their names, arguments and errors, and its port are those of the `ampserver.py` in
-Twisted's documentation: the client of either answers to the server of the other.
+The commands and the port are those of the `ampserver.py` in Twisted's documentation. Each of the
+two servers works with the client of the other.
 
 Run it: python examples/ampserver.py [PORT]
 
-Ctrl-C or SIGTERM ends it in order: it takes no new connections, answers what it was asked, and exits.
+On Ctrl-C or SIGTERM it accepts no new connections, answers the open questions, and exits.
 """
 
 import asyncio
@@ -38,7 +38,7 @@ class Math(AMP):
 
     @Divide.responder
     async def divide(self, numerator: int, denominator: int) -> dict[str, float]:
-        print(f"{numerator} / {denominator} is asked for")
+        print(f"{numerator} / {denominator} requested")
         return {"result": numerator / denominator}
 
 
@@ -50,7 +50,7 @@ async def main(port: int = PORT) -> None:
         host, port = server.sockets[0].getsockname()
         print(f"listening on {host}, port {port}")
         await end.wait()
-        print("no new connections; finishing what was begun")
+        print("no new connections; finishing open requests")
     print("closed")
 
 

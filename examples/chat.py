@@ -1,7 +1,7 @@
 """A chat: a server that calls its clients.
 
-Both sides of a connection can ask. A guest asks the room to pass a line on; the room asks every guest
-to show it, and tells the one who spoke how many did.
+Both sides of a connection can ask. A guest asks the room to pass a line on. The room asks every
+other guest to show it, and returns how many did.
 
 Run it:
     python examples/chat.py                      the room and three guests in one process
@@ -38,7 +38,7 @@ class NotInRoom(Exception):
 
 
 class Join(Command):
-    """A guest asks to come in, and learns who is there."""
+    """A guest joins the room. The answer lists the guests who are present."""
 
     arguments = [(b"name", Unicode())]
     response = [(b"present", ListOf(Unicode()))]
@@ -46,7 +46,7 @@ class Join(Command):
 
 
 class Say(Command):
-    """A guest says a line to all the others."""
+    """A guest sends a line to all other guests."""
 
     arguments = [(b"text", Unicode())]
     response = [(b"heard_by", Integer())]
@@ -60,7 +60,7 @@ class Show(Command):
 
 
 class Member(AMP):
-    """The room's side of the connection to one guest; `room` is what all of them share."""
+    """The room's side of the connection to one guest. All connections share `room`."""
 
     name: str | None = None
 
@@ -86,12 +86,12 @@ class Member(AMP):
         return {"heard_by": await self.tell_others(f"{self.name}: {text}")}
 
     async def tell_others(self, line: str) -> int:
-        """Show a line to everybody else, all at a time, and return how many took it."""
+        """Show a line to all other guests concurrently, and return how many of them showed it."""
         others = [member for member in self.room.values() if member is not self]
         return sum(await asyncio.gather(*(member.show(line) for member in others)))
 
     async def show(self, line: str) -> bool:
-        """Show a line to this guest. One who left, or does not answer, holds nobody up for long."""
+        """Show a line to this guest. Return False if the guest has left, or does not answer in time."""
         try:
             async with asyncio.timeout(5):
                 await self.callRemote(Show, line=line)
@@ -110,7 +110,7 @@ class Member(AMP):
 
 
 class Guest(AMP):
-    """A guest's side; `screen` is put before what it shows."""
+    """A guest's side. `screen` is a prefix for each line that is shown."""
 
     def __init__(self, screen: str = "") -> None:
         super().__init__()
@@ -162,14 +162,14 @@ async def visit(name: str, port: int = PORT) -> None:
             answer = await guest.callRemote(Join, name=name)
         except NameTaken as error:
             sys.exit(f"cannot join: {error}")
-        print("* here:", ", ".join(answer["present"]) or "nobody else")
+        print("* here:", ", ".join(answer["present"]) or "no other guests")
         talking = asyncio.create_task(talk(guest))
         closed = asyncio.create_task(guest.wait_closed())
         await asyncio.wait([talking, closed], return_when=asyncio.FIRST_COMPLETED)
 
 
 async def talk(guest: Guest) -> None:
-    """Say what is typed, line by line."""
+    """Send each line that is typed."""
     typed = asyncio.StreamReader()
     loop = asyncio.get_running_loop()
     terminal, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(typed), sys.stdin)

@@ -1,8 +1,8 @@
-"""Descriptors: a program opens a port, and hands the listening socket to a process that serves it.
+"""Descriptors: a program opens a port, and passes the listening socket to a worker process.
 
-The worker is another process, which has nothing of ours but the path of a UNIX socket. It asks for
-work, and gets a descriptor: the very socket that we have opened, as it would for a port below 1024 if
-it had no right to open that itself. From then on it accepts connections, and we do not.
+The worker is started with the path of a UNIX socket only. It connects, says that it is ready, and
+receives the descriptor of the listening socket. From then on, the worker accepts the connections. A
+worker can serve a port below 1024 in this way without having the permission to open it.
 
 Run it: python examples/pass_descriptor.py
 """
@@ -19,23 +19,23 @@ from amp_asyncio import AMP, Command, Descriptor, Integer, Unicode, unix_connect
 
 
 class Listen(Command):
-    """Accept so many connections on a listening socket, and greet them."""
+    """Accept `count` connections on a listening socket, and send a greeting to each."""
 
     arguments = [(b"listener", Descriptor()), (b"count", Integer()), (b"greeting", Unicode())]
     response = [(b"pid", Integer())]
 
 
 class Ready(Command):
-    """The worker has nothing to do."""
+    """The worker is ready for work."""
 
 
 class Worker(AMP):
-    """What runs in the other process."""
+    """The side that runs in the worker process."""
 
     @Listen.responder
     async def listen(self, listener: int, count: int, greeting: str) -> dict[str, int]:
         loop = asyncio.get_running_loop()
-        # The descriptor is ours to close, and the socket does.
+        # The receiver must close the descriptor; the socket does.
         with socket.socket(fileno=listener) as listening:
             listening.setblocking(False)
             for _ in range(count):
@@ -52,7 +52,7 @@ async def work(path: str) -> None:
 
 
 class Foreman(AMP):
-    """Our end of the connection to a worker."""
+    """The side that runs in this process, one for each worker."""
 
     def __init__(self, ready: "asyncio.Queue[Foreman]") -> None:
         super().__init__()
@@ -84,11 +84,11 @@ async def main() -> None:
             with socket.create_server(("127.0.0.1", 0)) as listener:
                 port = listener.getsockname()[1]
                 working = worker.callRemote(Listen, listener=listener, count=2, greeting="Hello!")
-            # Ours is closed; the worker's is not.
+            # Our socket is closed now; the worker's is still open.
             for number in (1, 2):
                 print(f"connection {number}: {await read_greeting(port)}")
             answer = await working
-            print("served by", "the worker" if answer["pid"] == process.pid else "somebody else")
+            print("served by", "the worker" if answer["pid"] == process.pid else "another process")
         await process.wait()
 
 

@@ -1,6 +1,6 @@
 """A first look at AMP: a server and a client in one process, which ask each other.
 
-It shows commands with typed arguments, an error that both sides know by the same class, and a
+It shows commands with typed arguments, an error that arrives as the same exception class, and a
 question in each direction over one connection.
 
 Run it: python examples/quickstart.py
@@ -41,7 +41,7 @@ class ServerSide(AMP):
 
     @Greet.responder
     async def greet(self) -> dict[str, str]:
-        # The server knows nobody by name, so it asks its client before it answers.
+        # The server does not know the name, so it asks its client before it answers.
         answer = await self.callRemote(AskName)
         return {"greeting": f"Hello, {answer['name']}!"}
 

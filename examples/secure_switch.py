@@ -1,8 +1,9 @@
-"""Secured, then switched: AMP agrees on TLS, and then, over TLS, on another protocol.
+"""StartTLS, then a switch: AMP starts TLS, and then hands the connection over to another protocol.
 
-Each side has a certificate and was given that of the other, so that each verifies whom it talks to.
-What is said before TLS, anybody on the path can read and change: the server tells and does nothing of
-value until it knows who asks, and the client asks again what it had asked in the clear.
+Each side has a certificate, and the public certificate of the other side to verify it with. An
+attacker on the path can read and change everything that is sent before TLS. The server therefore
+reveals nothing sensitive until it has verified the client, and the client repeats what it had asked
+in the clear.
 
 Run it: python examples/secure_switch.py
 """
@@ -22,7 +23,7 @@ from amp_asyncio import (
     serve,
 )
 
-# In earnest each side keeps its own, and has only the `.certificate` of the other.
+# In a real deployment, each side has its own, and only the `.certificate` of the other.
 SERVER = PrivateCertificate.self_signed("server.example")
 CLIENT = PrivateCertificate.self_signed("client.example")
 
@@ -36,7 +37,7 @@ class Greet(Command):
 
 
 class SwitchToLines(ProtocolSwitchCommand):
-    """Behind the answer, each side sends lines of text."""
+    """After the answer, each side sends lines of text."""
 
     errors = {NotSecured: b"NOT_SECURED"}
 
@@ -45,7 +46,7 @@ class SwitchToLines(ProtocolSwitchCommand):
 
 
 class LineProtocol(asyncio.Protocol):
-    """Lines of text; a subclass says what becomes of those that come."""
+    """Lines of text. A subclass defines what happens to each line that arrives."""
 
     unfinished = b""
 
@@ -65,14 +66,14 @@ class LineProtocol(asyncio.Protocol):
 
 
 class Shouter(LineProtocol):
-    """The server's side: it says each line again, louder."""
+    """The server's side: it returns each line in upper case."""
 
     def line_received(self, line: str) -> None:
         self.send_line(line.upper())
 
 
 class Speaker(LineProtocol):
-    """The client's side: it says a line, waits for the answer, and closes behind the last one."""
+    """The client's side: it sends a line, waits for the answer, and closes after the last one."""
 
     def __init__(self, *lines: str) -> None:
         self.lines = iter(lines)
@@ -105,7 +106,7 @@ class Server(AMP):
     @Greet.responder
     def greet(self) -> dict[str, str]:
         peer = self.peerCertificate
-        return {"greeting": f"Hello, {peer.common_name if peer else 'whoever you are'}."}
+        return {"greeting": f"Hello, {peer.common_name if peer else 'unknown client'}."}
 
     @StartTLS.responder
     def secure(self) -> dict[str, object]:
@@ -113,7 +114,7 @@ class Server(AMP):
 
     @SwitchToLines.responder
     def switch(self) -> asyncio.Protocol:
-        # With `tls_verifyAuthorities`, as above, whoever has a certificate here was verified.
+        # A peer certificate is set only after a handshake, which has verified it: see `secure`.
         if self.peerCertificate is None:
             raise NotSecured("start TLS first")
         print("secured      | the server talks to", known_as(self.peerCertificate))
@@ -150,7 +151,7 @@ async def main() -> None:
 
             speaker = Speaker("good morning", "is anybody listening?")
             await client.callRemote(SwitchToLines, lambda: speaker)
-            # From here on the connection is the speaker's, and the speaker's to close.
+            # The speaker owns the connection now, and closes it.
             await speaker.closed.wait()
             print("closed")
 

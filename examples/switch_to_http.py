@@ -1,11 +1,11 @@
-"""HTTP: AMP decides who may, and the connection becomes one of an aiohttp server's.
+"""HTTP after a login: AMP checks the password, then aiohttp takes over the connection.
 
-A wrong password and a switch without a login are refused with errors that the commands declare, and
-AMP goes on. Once the server has agreed, aiohttp answers an HTTP request on that very connection, and
-the page knows by name who had logged in there. (For a whole `web.Application`, the `server` of its
-`web.AppRunner`, when called, makes the protocol.)
+The server refuses a wrong password, and a switch without a login, with errors that the commands
+declare. AMP goes on after them. Once the server has agreed to the switch, aiohttp answers an HTTP
+request on the same connection, and knows who has logged in. (For a complete `web.Application`, call
+the `server` of its `web.AppRunner` to create the protocol.)
 
-Over a network, TLS would come before the password: see secure_switch.py.
+Over a network, start TLS before you send the password: see secure_switch.py.
 
 Run it: python examples/switch_to_http.py        (needs aiohttp)
 """
@@ -36,7 +36,7 @@ class Login(Command):
 
 
 class SwitchToHTTP(ProtocolSwitchCommand):
-    """Behind the answer, the client sends requests of HTTP."""
+    """After the answer, the client sends HTTP requests."""
 
     errors = {NotLoggedIn: b"NOT_LOGGED_IN"}
 
@@ -48,7 +48,7 @@ class Gate(AMP):
     async def login(self, name: str, password: str) -> dict[str, str]:
         right = PASSWORDS.get(name)
         if right is None or not compare_digest(password.encode(), right.encode()):
-            raise WrongPassword(f"this is not how {name} gets in")
+            raise WrongPassword(f"access denied for {name}")
         self.name = name
         return {}
 

@@ -1,8 +1,8 @@
-"""Streams: AMP agrees on a transfer, and the connection becomes asyncio's streams on both sides.
+"""Streams: AMP negotiates a transfer, then both sides use asyncio's streams.
 
-A value in a box has at most 65,535 bytes. Here a client asks whether it may send a file of a million;
-once the server has agreed, each side goes on with a `StreamReader` and a `StreamWriter`. How much will
-come is part of the question, for a stream over TLS could not say by half-closing that this was all.
+A value in a box is at most 65,535 bytes long. Here a client asks to send a file of a million bytes.
+Once the server has agreed, each side continues with a `StreamReader` and a `StreamWriter`. The size
+is part of the question, because a TLS connection cannot be half-closed to mark the end of the file.
 
 Run it: python examples/switch_to_streams.py
 """
@@ -21,7 +21,7 @@ class TooLarge(Exception):
 
 
 class SendFile(ProtocolSwitchCommand):
-    """Behind the answer, the client sends the file, and the server the checksum of what came."""
+    """After the answer, the client sends the file, and the server returns its checksum."""
 
     arguments = [(b"name", Unicode()), (b"size", Integer())]
     errors = {TooLarge: b"TOO_LARGE"}
@@ -33,15 +33,15 @@ class Store(AMP):
     @SendFile.responder
     def receive(self, name: str, size: int) -> asyncio.Protocol:
         if not 0 <= size <= self.largest:
-            raise TooLarge(f"{name} may have {self.largest} bytes")
-        print(f"server: {name} may come, {size} bytes")
+            raise TooLarge(f"{name} may have at most {self.largest} bytes")
+        print(f"server: expecting {name}, {size} bytes")
         # As with asyncio.start_server, `receive_file` gets the reader and the writer.
         return StreamReaderProtocol(StreamReader(), partial(receive_file, name, size))
 
 
 async def receive_file(name: str, size: int, reader: StreamReader, writer: StreamWriter) -> None:
     content = await reader.readexactly(size)
-    print(f"server: {name} is here, {len(content)} bytes")
+    print(f"server: received {name}, {len(content)} bytes")
     writer.write(sha256(content).digest())
     writer.close()
 
@@ -49,7 +49,7 @@ async def receive_file(name: str, size: int, reader: StreamReader, writer: Strea
 async def switch_to_streams(
     amp: AMP, command: type[ProtocolSwitchCommand], **arguments: Any
 ) -> tuple[StreamReader, StreamWriter]:
-    """Switch `amp` by `command`, and return what its connection is read and written with then."""
+    """Switch `amp` with `command`, and return the streams of its connection."""
     ends = asyncio.get_running_loop().create_future()
 
     def streams() -> asyncio.Protocol:
@@ -75,8 +75,8 @@ async def main() -> None:
             await writer.drain()
             checksum = await reader.read()
             whole = checksum == sha256(content).digest()
-            print("client: the novel has arrived", "whole" if whole else "changed")
-            # The connection is the writer's now, and the writer's to close.
+            print("client: the novel has arrived", "intact" if whole else "changed")
+            # The writer owns the connection now, and must close it.
             writer.close()
             await writer.wait_closed()
 

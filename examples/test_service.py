@@ -1,7 +1,7 @@
-"""How a service is tested: a small shop, and its tests with pytest-asyncio.
+"""How to test a service: a small shop, and its tests with pytest-asyncio.
 
-A real server and a real client on a free port of this machine are as fast as a substitute for them
-would be, and test what will run. A responder is also just a method, which a test can call.
+The tests use a real server and a real client on a free port of this machine. That is as fast as a
+mock, and tests what will run. A responder is also a plain method, which a test can call directly.
 
 Run it: python -m pytest examples/test_service.py        (needs pytest and pytest-asyncio)
 """
@@ -14,7 +14,7 @@ import pytest_asyncio
 
 from amp_asyncio import AMP, Command, Integer, InvalidSignature, Unicode, connect, serve
 
-# --- the service, which would be a module of its own ---
+# --- the service, normally a module of its own ---
 
 
 class SoldOut(Exception):
@@ -36,7 +36,7 @@ class Shop(AMP):
     async def buy(self, item: str, count: int) -> dict[str, int]:
         left = self.stock.get(item, 0) - count
         if left < 0:
-            raise SoldOut(f"no {count} of {item}")
+            raise SoldOut(f"fewer than {count} of {item}")
         self.stock[item] = left
         return {"left": left}
 
@@ -53,7 +53,7 @@ def stock() -> dict[str, int]:
 
 @pytest_asyncio.fixture
 async def address(stock: dict[str, int]) -> AsyncIterator[tuple[str, int]]:
-    """Where a shop with that stock is open for the time of a test."""
+    """The address of a shop with that stock, open for one test."""
     async with serve(lambda: Shop(stock), "127.0.0.1", 0) as server:
         yield server.sockets[0].getsockname()
 
@@ -70,8 +70,8 @@ async def test_buying_takes_from_the_stock(customer: AMP, stock: dict[str, int])
     assert stock == {"apple": 1}
 
 
-async def test_what_is_not_there_is_sold_out(customer: AMP, stock: dict[str, int]) -> None:
-    with pytest.raises(SoldOut, match="no 4 of apple"):
+async def test_a_missing_item_is_sold_out(customer: AMP, stock: dict[str, int]) -> None:
+    with pytest.raises(SoldOut, match="fewer than 4 of apple"):
         await customer.callRemote(Buy, item="apple", count=4)
     assert stock == {"apple": 3}
 

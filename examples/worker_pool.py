@@ -1,7 +1,8 @@
-"""A pool of workers: primes are counted in child processes, as many as there are cores.
+"""A pool of workers: child processes count primes, one process for each core.
 
-Each child takes a range at a time and says how far it is. This program is the parent, and with the
-argument `worker` it is a child. A child that dies fails the count, and none is left when it is over.
+Each child takes one range at a time and reports its progress. This program is the parent; with the
+argument `worker` it is a child. If a child dies, the count fails. All children have ended when the
+parent ends.
 
 Run it: python examples/worker_pool.py
 """
@@ -25,7 +26,7 @@ class CountPrimes(Command):
 
 
 class Progress(Command):
-    """Asked of the parent: so many more numbers are done."""
+    """Tells the parent how many more numbers have been checked."""
 
     arguments = [(b"numbers", Integer())]
 
@@ -44,7 +45,7 @@ class Worker(AMP):
         for first in range(start, stop, STEP):
             numbers = range(first, min(first + STEP, stop))
             count += sum(map(is_prime, numbers))
-            # Between two steps, the loop has its turn; this fails where the parent is gone.
+            # The event loop runs between two steps. This call fails if the parent is gone.
             await self.callRemote(Progress, numbers=len(numbers))
         return {"count": count}
 
@@ -58,7 +59,7 @@ async def work() -> None:
 
 
 class Count:
-    """What all workers have found so far."""
+    """What the workers have found so far."""
 
     def __init__(self) -> None:
         self.primes = 0
@@ -83,13 +84,13 @@ class Employer(AMP):
 
 
 async def employ(starts: Iterator[int], count: Count) -> None:
-    """Start a worker, and give it ranges as long as there are any."""
+    """Start a worker, and give it ranges until all are taken."""
     async with spawn(
         sys.executable,
         __file__,
         "worker",
         protocol_factory=lambda: Employer(count),
-        start_new_session=True,  # Ctrl-C is for the parent, which then closes its children.
+        start_new_session=True,  # Ctrl-C reaches the parent only, which then closes its children.
     ) as child:
         for start in starts:
             stop = min(start + RANGE, LIMIT)
@@ -99,7 +100,7 @@ async def employ(starts: Iterator[int], count: Count) -> None:
 
 async def main() -> None:
     count = Count()
-    starts = iter(range(0, LIMIT, RANGE))  # Each worker takes the next.
+    starts = iter(range(0, LIMIT, RANGE))  # The workers share it: each takes the next range.
     async with asyncio.TaskGroup() as workers:
         for _ in range(os.cpu_count() or 1):
             workers.create_task(employ(starts, count))

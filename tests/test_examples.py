@@ -1,9 +1,10 @@
-"""The examples run as they stand, and the README says what is so."""
+"""The examples run as they stand, and so does the code in README.md and in the guides."""
 
 from __future__ import annotations
 
 import ast
 import inspect
+import logging
 import re
 import signal
 import socket
@@ -21,7 +22,10 @@ from amp_asyncio import AmpBox, parseString
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"
-README = (ROOT / "README.md").read_text()
+README = ROOT / "README.md"
+INDEX = EXAMPLES / "README.md"
+GUIDES = sorted(set(EXAMPLES.glob("*.md")) - {INDEX})
+PAGES = [README, INDEX, *GUIDES, *sorted((ROOT / "tests").rglob("*.md"))]
 
 # Much longer than anything here takes.
 PATIENCE = 60
@@ -30,7 +34,7 @@ PATIENCE = 60
 PYTHON = (sys.executable, "-u", "-W", "default")
 
 # The last lines of ampserver.py.
-CLOSING = ["no new connections; finishing what was begun", "closed"]
+CLOSING = ["no new connections; finishing open requests", "closed"]
 
 TWISTED_COMMANDS = """
 import sys
@@ -144,8 +148,41 @@ def running(*command: str | Path) -> Iterator[Running]:
             program.process.kill()
 
 
-def code_blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+def code_blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE)
+
+
+def prose(page: Path) -> str:
+    """Return a page without its code blocks."""
+    return re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+
+
+def headings(page: Path, marks: str = "#+") -> list[str]:
+    return re.findall(rf"^{marks} (.+)$", prose(page), re.MULTILINE)
+
+
+def anchor(heading: str) -> str:
+    """Return the name by which GitHub links to a heading."""
+    return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
+
+
+def links(page: Path) -> list[str]:
+    return re.findall(r"\]\(([^)]+)\)", prose(page))
+
+
+def resolves(link: str, page: Path) -> bool:
+    """Return whether a link leads to a file that exists, and to a heading in it."""
+    if link.startswith("https://"):
+        return True
+    path, _, fragment = link.partition("#")
+    target = page.parent / path if path else page
+    if not target.exists():
+        return False
+    return not fragment or fragment in map(anchor, headings(target))
+
+
+by_name = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+each_guide = pytest.mark.parametrize("guide", GUIDES, ids=lambda guide: guide.stem)
 
 
 # --- quickstart.py ---
@@ -170,7 +207,7 @@ def test_ampclient_asks_ampserver() -> None:
             "1234 / 0 = inf",
         ]
         server.interrupt()
-        assert server.rest() == ["13 + 81 = 94", "1234 / 0 is asked for", *CLOSING]
+        assert server.rest() == ["13 + 81 = 94", "1234 / 0 requested", *CLOSING]
 
 
 def test_a_twisted_client_asks_ampserver() -> None:
@@ -187,8 +224,8 @@ def test_a_twisted_client_asks_ampserver() -> None:
         server.interrupt()
         assert server.rest() == [
             "13 + 81 = 94",
-            "1 / 8 is asked for",
-            "1234 / 0 is asked for",
+            "1 / 8 requested",
+            "1234 / 0 requested",
             "1 + 2 = 3",
             *CLOSING,
         ]
@@ -253,7 +290,7 @@ def test_chat_at_the_terminal() -> None:
     with running(chat, "serve", "0") as room:
         port = room.port()
         with running(chat, "join", "Ada", port) as ada:
-            assert ada.line() == "* here: nobody else"
+            assert ada.line() == "* here: no other guests"
             with running(chat, "join", "Ada", port) as other:
                 assert other.process.communicate(timeout=PATIENCE) == (
                     "",
@@ -293,7 +330,7 @@ def test_secure_switch() -> None:
     assert re.fullmatch(r"server\.example, sha256 [0-9a-f]{16}\.\.\.", server)
     assert re.fullmatch(r"client\.example, sha256 [0-9a-f]{16}\.\.\.", client)
     assert transcript[2:] == [
-        "in the clear | the server says: Hello, whoever you are.",
+        "in the clear | the server says: Hello, unknown client.",
         "in the clear | the server does not switch: start TLS first",
         f"secured      | the client talks to {server}",
         "secured      | the server says: Hello, client.example.",
@@ -312,7 +349,7 @@ def test_secure_switch() -> None:
 def test_switch_to_http() -> None:
     assert output_of(EXAMPLES / "switch_to_http.py") == [
         "AMP:  no HTTP yet: log in first",
-        "AMP:  wrong password: this is not how Ada gets in",
+        "AMP:  wrong password: access denied for Ada",
         "AMP:  logged in as Ada",
         "HTTP: HTTP/1.1 200 OK",
         "HTTP: Content-Type: text/plain; charset=utf-8",
@@ -325,10 +362,10 @@ def test_switch_to_http() -> None:
 
 def test_switch_to_streams() -> None:
     assert output_of(EXAMPLES / "switch_to_streams.py") == [
-        "client: the library cannot be sent: library may have 2000000 bytes",
-        "server: novel may come, 1100000 bytes",
-        "server: novel is here, 1100000 bytes",
-        "client: the novel has arrived whole",
+        "client: the library cannot be sent: library may have at most 2000000 bytes",
+        "server: expecting novel, 1100000 bytes",
+        "server: received novel, 1100000 bytes",
+        "client: the novel has arrived intact",
     ]
 
 
@@ -367,41 +404,79 @@ def test_service() -> None:
 # --- README.md ---
 
 
-def test_the_readmes_quickstart_is_the_example() -> None:
+def test_the_readmes_code_is_the_quickstart() -> None:
     source = (EXAMPLES / "quickstart.py").read_text()
     docstring = ast.parse(source).body[0]
     code = "\n".join(source.splitlines()[docstring.end_lineno :]).strip()
-    assert code_blocks("python")[0].strip() == code
+    assert [block.strip() for block in code_blocks(README, "python")] == [code]
 
 
 def test_the_readme_shows_what_the_quickstart_prints() -> None:
-    assert output_of(EXAMPLES / "quickstart.py") == code_blocks("text")[0].splitlines()
+    shown = [block.splitlines() for block in code_blocks(README, "text")]
+    assert shown == [output_of(EXAMPLES / "quickstart.py")]
 
 
-async def test_the_readmes_other_code_runs(capsys: pytest.CaptureFixture[str]) -> None:
-    names: dict[str, Any] = {"__name__": "readme"}
-    for block in code_blocks("python")[1:]:
-        code = compile(block, "README.md", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+# --- the guides ---
+
+
+@pytest.fixture
+def log_level() -> Iterator[None]:
+    logger = logging.getLogger("amp_asyncio")
+    before = logger.level
+    yield
+    logger.setLevel(before)
+
+
+@each_guide
+@pytest.mark.usefixtures("log_level")
+async def test_the_code_of_a_guide_runs(guide: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Run the blocks in one namespace; what they print is in the blocks marked `text`.
+
+    (A block marked `py` is code for Twisted, shown for comparison.)
+    """
+    blocks = code_blocks(guide, "python")
+    assert blocks
+    names: dict[str, Any] = {"__name__": guide.stem}
+    for block in blocks:
+        code = compile(block, guide.name, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
         outcome = eval(code, names)
         if inspect.isawaitable(outcome):
             await outcome
-    assert names["Json"]().toString({"a": 1}) == b'{"a": 1}'
-    assert capsys.readouterr().out == "not in the clear: Unhandled Command: b'Book'\n"
+    assert capsys.readouterr().out == "".join(code_blocks(guide, "text"))
 
 
-def test_the_readmes_worker_answers(tmp_path: Path) -> None:
-    worker, asking = (
-        next(block for block in code_blocks("python") if word in block) for word in ("stdio(", "spawn(")
-    )
+def test_the_worker_of_the_guide_answers(tmp_path: Path) -> None:
+    worker, asking = code_blocks(EXAMPLES / "processes.md", "python")
     (tmp_path / "worker.py").write_text(worker)
     asking = f"from worker import *\n{asking}\nprint(asyncio.run(ask(sys.argv[1])))"
     (tmp_path / "asking.py").write_text(asking)
     assert output_of(tmp_path / "asking.py", tmp_path / "worker.py") == ["{'square': 144}"]
 
 
-def test_the_readmes_links_lead_somewhere() -> None:
-    links = re.findall(r"\]\(([^)]+)\)", README)
-    assert links
-    headings = re.findall(r"^#+ (.+)$", README, re.MULTILINE)
-    places = {"#" + heading.lower().replace(" ", "-") for heading in headings}
-    assert [link for link in links if link not in places and not (ROOT / link).exists()] == []
+@pytest.mark.parametrize("page", [README, INDEX, *GUIDES], ids=lambda page: str(page.relative_to(ROOT)))
+def test_a_page_begins_with_its_contents(page: Path) -> None:
+    contents = re.findall(
+        r"^- \[([^]]+)\]\(#([^)]+)\)$", prose(page).partition("\n## ")[0], re.MULTILINE
+    )
+    assert contents == [(heading.replace("`", ""), anchor(heading)) for heading in headings(page, "##")]
+
+
+def test_the_index_lists_every_guide_and_every_program() -> None:
+    listed = {link for link in links(INDEX) if not link.startswith("#")}
+    assert listed == {path.name for path in [*GUIDES, *EXAMPLES.glob("*.py")]}
+
+
+# --- links ---
+
+
+@by_name
+def test_the_links_of_a_page_resolve(page: Path) -> None:
+    assert [link for link in links(page) if not resolves(link, page)] == []
+
+
+def test_links_that_lead_nowhere_are_found() -> None:
+    assert resolves("#features", README)
+    assert resolves("examples/limits.md#the-limits", README)
+    assert not resolves("#no-such-heading", README)
+    assert not resolves("examples/limits.md#no-such-heading", README)
+    assert not resolves("examples/no_such_guide.md", README)

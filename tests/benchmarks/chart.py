@@ -1,4 +1,4 @@
-"""The chart of README: bars of calls per second, in SVG made by hand.
+"""The chart of README.md: bars of calls per second, in SVG made by hand.
 
 It has a background of its own, since a page may be dark.
 """

@@ -154,7 +154,7 @@ def _table(head: list[str], rows: list[list[str]]) -> list[str]:
 
 
 def markdown(results: Results) -> str:
-    """Return the tables that README has: figures, ratios, growth and imports, and the machine."""
+    """Return the tables of README.md: figures, ratios, growth and imports, and the machine."""
     common = [shape for shape in SHAPES if shape.kinds - {"ours-wide"}]
     shown = [shape for shape in common if shape.name in results.samples]
     lines: list[str] = []

@@ -9,7 +9,7 @@ of them. The figures are the medians of the rounds, and the ratios are ratios of
 
 `peers/` says what each peer does, `shapes.py` what is measured. "The limit" is a peer that sends the
 same bytes with asyncio and does nothing else; see `peers/bare.py`. Peers that are not installed
-(`pip install .[bench]` brings all) are left out.
+(`pip install .[bench]` brings all) are left out. README.md has the chart and the tables of a full run.
 """
 
 from __future__ import annotations
