@@ -10,13 +10,19 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
+from fakes import Recorder, Transport
+
 from amp_asyncio import (
     AMP,
+    AmpBox,
     Command,
     Float,
     Integer,
+    Limits,
+    ProtocolSwitchCommand,
     Server,
     String,
+    Unicode,
     connect,
     serve,
     unix_connect,
@@ -54,6 +60,90 @@ class Math(AMP):
     @Echo.responder
     def echo(self, data: bytes) -> dict[str, bytes]:
         return {"data": data}
+
+
+class Wait(Command):
+    """Answered when the test lets it be."""
+
+    arguments = [(b"name", Unicode())]
+    response = [(b"name", Unicode())]
+
+
+class Notify(Command):
+    arguments = [(b"data", String())]
+    requiresAnswer = False
+
+
+class Explode(Command):
+    """Its responder raises what the test gives it."""
+
+    errors = {KeyError: b"KEY"}
+    fatalErrors = {EOFError: b"EOF"}
+
+
+class Patient(Math):
+    """Answers `Wait` when `gates[name]` is resolved; raises `failure` for `Explode`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        loop = asyncio.get_running_loop()
+        self.started: asyncio.Queue[str] = asyncio.Queue()
+        self.gates: dict[str, asyncio.Future[None]] = {}
+        self.finished: list[str] = []
+        self.notified: asyncio.Queue[bytes] = asyncio.Queue()
+        self.failure: Exception = Exception()
+        self.loop = loop
+
+    def gate(self, name: str) -> asyncio.Future[None]:
+        return self.gates.setdefault(name, self.loop.create_future())
+
+    @Wait.responder
+    async def wait(self, name: str) -> dict[str, Any]:
+        self.started.put_nowait(name)
+        await self.gate(name)
+        self.finished.append(name)
+        return {"name": name}
+
+    @Notify.responder
+    def notify(self, data: bytes) -> dict[str, Any]:
+        self.notified.put_nowait(data)
+        return {}
+
+    @Explode.responder
+    async def explode(self) -> dict[str, Any]:
+        raise self.failure
+
+
+class SwitchTo(ProtocolSwitchCommand):
+    arguments = [(b"name", Unicode())]
+    errors = {PermissionError: b"NO"}
+
+
+class Switching(Math):
+    """Switches to `inner` when asked to, unless there is a `refusal`; waits for `gate` before."""
+
+    refusal: Exception | None = None
+
+    def __init__(self, inner: Callable[[], Any] = Recorder) -> None:
+        super().__init__()
+        self.make = inner
+        self.inner: Any = None
+        self.asked = asyncio.Event()
+        self.gate: asyncio.Event | None = None
+
+    @SwitchTo.responder
+    async def switch(self, name: str) -> Any:
+        self.asked.set()
+        if self.gate is not None:
+            await self.gate.wait()
+        if self.refusal is not None:
+            raise self.refusal
+        self.inner = self.make()
+        return self.inner
+
+
+def switch_box(tag: bytes = b"1") -> bytes:
+    return AmpBox(_command=b"SwitchTo", _ask=tag, name=b"x").serialize()
 
 
 #: Whether `connected` uses UNIX sockets at the moment.
@@ -150,3 +240,23 @@ def content(descriptor: int) -> bytes:
     """Return what can be read from a descriptor, and close it."""
     with os.fdopen(descriptor, "rb") as file:
         return file.read()
+
+
+def on_transport(factory: type[AMP] = Math, **options: Any) -> tuple[AMP, Transport]:
+    amp, transport = factory(), Transport(**options)
+    transport.protocol = amp
+    amp.connection_made(transport)
+    return amp, transport
+
+
+def limited(factory: Any = Math, **limits: Any) -> tuple[Any, Transport]:
+    amp, transport = factory(), Transport()
+    amp.limits = Limits(**limits)
+    amp.connection_made(transport)
+    return amp, transport
+
+
+async def turns() -> None:
+    """Let the loop do all that it has to do at once."""
+    for _ in range(10):
+        await asyncio.sleep(0)

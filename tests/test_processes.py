@@ -18,9 +18,8 @@ from typing import Any
 
 import pytest
 import uvloop
-from support import Echo, Math, Sum
-from test_pipes import turns
-from test_switching import Recorder
+from fakes import Recorder
+from support import Echo, Math, Sum, turns
 from worker import WORKER, CloseOutput, Exit, Hang, Parent, Say, Shout, Stubborn, Where
 
 import amp_asyncio.processes

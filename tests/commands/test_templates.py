@@ -7,9 +7,9 @@ import logging
 from typing import Any
 
 import pytest
+from fakes import Transport
 from hypothesis import example, given
 from hypothesis import strategies as st
-from test_connection import Transport
 from twisted.protocols import amp as twisted_amp
 
 from amp_asyncio import AMP, AmpBox, Argument, Command, Integer, ListOf, String, parseString

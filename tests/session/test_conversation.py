@@ -8,7 +8,20 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from support import Divide, Echo, Math, Sum, connected, listening, raw_client, reach
+from support import (
+    Divide,
+    Echo,
+    Explode,
+    Math,
+    Notify,
+    Patient,
+    Sum,
+    Wait,
+    connected,
+    listening,
+    raw_client,
+    reach,
+)
 
 import amp_asyncio.connection
 from amp_asyncio import (
@@ -25,65 +38,11 @@ from amp_asyncio import (
     String,
     TooLong,
     UnhandledCommand,
-    Unicode,
     UnknownRemoteError,
     connect,
     parseString,
     serve,
 )
-
-
-class Wait(Command):
-    """Answered when the test lets it be."""
-
-    arguments = [(b"name", Unicode())]
-    response = [(b"name", Unicode())]
-
-
-class Notify(Command):
-    arguments = [(b"data", String())]
-    requiresAnswer = False
-
-
-class Explode(Command):
-    """Its responder raises what the test gives it."""
-
-    errors = {KeyError: b"KEY"}
-    fatalErrors = {EOFError: b"EOF"}
-
-
-class Patient(Math):
-    """Answers `Wait` when `gates[name]` is resolved; raises `failure` for `Explode`."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        loop = asyncio.get_running_loop()
-        self.started: asyncio.Queue[str] = asyncio.Queue()
-        self.gates: dict[str, asyncio.Future[None]] = {}
-        self.finished: list[str] = []
-        self.notified: asyncio.Queue[bytes] = asyncio.Queue()
-        self.failure: Exception = Exception()
-        self.loop = loop
-
-    def gate(self, name: str) -> asyncio.Future[None]:
-        return self.gates.setdefault(name, self.loop.create_future())
-
-    @Wait.responder
-    async def wait(self, name: str) -> dict[str, Any]:
-        self.started.put_nowait(name)
-        await self.gate(name)
-        self.finished.append(name)
-        return {"name": name}
-
-    @Notify.responder
-    def notify(self, data: bytes) -> dict[str, Any]:
-        self.notified.put_nowait(data)
-        return {}
-
-    @Explode.responder
-    async def explode(self) -> dict[str, Any]:
-        raise self.failure
-
 
 # --- asking ---
 

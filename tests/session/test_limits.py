@@ -6,19 +6,23 @@ import asyncio
 from typing import Any
 
 import pytest
-from support import Divide, Echo, Math, Sum, connected, listening, raw_client, reach
-from test_connection import Transport
-from test_conversation import Notify, Patient, Wait
+from support import (
+    Divide,
+    Echo,
+    Math,
+    Notify,
+    Patient,
+    Sum,
+    Wait,
+    connected,
+    limited,
+    listening,
+    raw_client,
+    reach,
+)
 
 from amp_asyncio import AMP, AmpBox, BoxParser, ConnectionLost, Limits, TooLong
 from amp_asyncio.wire.costs import PAIR_OVERHEAD
-
-
-def made(factory: Any = Math, **limits: Any) -> tuple[Any, Transport]:
-    amp, transport = factory(), Transport()
-    amp.limits = Limits(**limits)
-    amp.connection_made(transport)
-    return amp, transport
 
 
 def command(called: bytes, tag: int | None, **values: bytes) -> bytes:
@@ -87,7 +91,7 @@ async def test_keys_without_end_abort_that_connection_alone(caplog: pytest.LogCa
 
 
 async def test_questions_over_the_window_wait_in_order() -> None:
-    amp, _ = made(window=1500)
+    amp, _ = limited(window=1500)
     answers = [amp.callRemote(Echo, data=b"%03d" % number + b"x" * 300) for number in range(10)]
     await asyncio.sleep(0)
     assert len(amp._open) == 2
@@ -101,7 +105,7 @@ async def test_questions_over_the_window_wait_in_order() -> None:
 
 
 async def test_a_question_larger_than_the_window_goes_alone() -> None:
-    amp, _ = made(window=1000)
+    amp, _ = limited(window=1000)
     answers = [amp.callRemote(Echo, data=b"x" * 5000) for _ in range(2)]
     cancelled = amp.callRemote(Echo, data=b"y")
     notice = amp.callRemote(Notify, data=b"z")
@@ -114,7 +118,7 @@ async def test_a_question_larger_than_the_window_goes_alone() -> None:
 
 
 async def test_a_cancelled_question_counts_until_it_is_answered() -> None:
-    amp, _ = made(window=1000)
+    amp, _ = limited(window=1000)
     amp.callRemote(Echo, data=b"x" * 900).cancel()
     waiting = amp.callRemote(Echo, data=b"x" * 900)
     assert len(amp._open) == 1
@@ -128,7 +132,7 @@ async def test_a_cancelled_question_counts_until_it_is_answered() -> None:
 
 
 async def test_commands_over_the_limit_of_responders_wait_in_order() -> None:
-    amp, _ = made(Patient, max_concurrent_responders=2)
+    amp, _ = limited(Patient, max_concurrent_responders=2)
     for number in range(5):
         amp.data_received(command(b"Wait", number, name=b"%d" % number))
     amp.data_received(command(b"Divide", 9, a=b"1", b=b"1"))
@@ -164,7 +168,7 @@ async def test_responders_that_call_back_more_of_them_than_run_at_once() -> None
 
 
 async def test_reading_pauses_at_the_backlog_and_goes_on_at_half_of_it() -> None:
-    amp, transport = made(Patient, max_concurrent_responders=1, window=1000, max_backlog=4000)
+    amp, transport = limited(Patient, max_concurrent_responders=1, window=1000, max_backlog=4000)
     box = command(b"Wait", 1, name=b"x")
     for _ in range(10):
         amp.data_received(box)
@@ -185,7 +189,7 @@ async def test_reading_pauses_at_the_backlog_and_goes_on_at_half_of_it() -> None
 
 
 async def test_no_command_begins_while_too_many_answers_are_not_taken() -> None:
-    amp, transport = made(window=1000, max_backlog=4000)
+    amp, transport = limited(window=1000, max_backlog=4000)
     amp.pause_writing()
     transport.buffered = 3999
     amp.data_received(command(b"Divide", 1, a=b"1", b=b"1"))
@@ -206,7 +210,7 @@ async def test_no_command_begins_while_too_many_answers_are_not_taken() -> None:
 
 
 async def test_nobody_waits_for_a_backlog_that_is_lost() -> None:
-    amp, transport = made(window=1000, max_backlog=4000)
+    amp, transport = limited(window=1000, max_backlog=4000)
     amp.pause_writing()
     transport.buffered = 4000
     amp.data_received(command(b"Divide", 2, a=b"1", b=b"1"))
@@ -237,7 +241,7 @@ async def test_a_peer_that_asks_and_does_not_read_is_ended() -> None:
 
 
 async def test_slow_progress_is_no_stall() -> None:
-    amp, transport = made(
+    amp, transport = limited(
         Patient, max_concurrent_responders=1, window=1000, max_backlog=1000, stall_timeout=0.01
     )
     for _ in range(10):
@@ -259,7 +263,7 @@ async def test_slow_progress_is_no_stall() -> None:
 
 
 async def test_a_connection_on_which_no_complete_box_arrives_is_ended() -> None:
-    amp, transport = made(idle_timeout=0.02)
+    amp, transport = limited(idle_timeout=0.02)
     amp.data_received(command(b"Divide", 1, a=b"1", b=b"1") + b"\0")
     heard = amp._heard_at
     while "abort" not in transport.done:
@@ -270,7 +274,7 @@ async def test_a_connection_on_which_no_complete_box_arrives_is_ended() -> None:
 
 
 async def test_a_box_that_came_meanwhile_puts_the_end_off() -> None:
-    amp, transport = made(idle_timeout=1000)
+    amp, transport = limited(idle_timeout=1000)
     amp._heard_at += 500
     amp._watch_for_silence(1000)
     assert transport.done == []
@@ -279,7 +283,7 @@ async def test_a_box_that_came_meanwhile_puts_the_end_off() -> None:
 
 
 async def test_a_connection_that_we_do_not_read_is_not_silent() -> None:
-    amp, transport = made(idle_timeout=0.01)
+    amp, transport = limited(idle_timeout=0.01)
     amp.pause_receiving()
     for _ in range(2):
         timer = amp._idle_timer
@@ -339,7 +343,7 @@ async def test_a_flood_of_commands_that_want_no_answer_is_held_back_and_none_is_
 
 async def test_waiting_and_divided() -> None:
     """Plain responders need no turn among those that wait, but keep their place in the order."""
-    amp, transport = made(Patient, max_concurrent_responders=1)
+    amp, transport = limited(Patient, max_concurrent_responders=1)
     amp.data_received(command(b"Wait", 1, name=b"x") + command(b"Divide", 2, a=b"1", b=b"1"))
     await amp.started.get()
     assert transport.written == []
@@ -352,7 +356,7 @@ async def test_waiting_and_divided() -> None:
 
 
 async def test_refusals_wait_for_their_turn_too() -> None:
-    amp, transport = made(window=1000, max_backlog=4000)
+    amp, transport = limited(window=1000, max_backlog=4000)
     amp.pause_writing()
     transport.buffered = 4000
     for tag in range(5):
@@ -374,7 +378,7 @@ async def test_the_answers_of_one_turn_are_bounded() -> None:
         def divide(self, a: int, b: int) -> dict[str, float]:
             raise ZeroDivisionError("x" * 60000)
 
-    amp, transport = made(Large, window=1000, max_backlog=1_000_000)
+    amp, transport = limited(Large, window=1000, max_backlog=1_000_000)
     keep = transport.write
 
     def write(data: bytes) -> None:
@@ -405,7 +409,7 @@ async def test_a_window_of_tiny_questions_is_less_than_a_backlog() -> None:
 
 async def test_a_full_outbox_does_not_wait_for_the_end_of_the_turn() -> None:
     """Commands that want no answer are done at once: for them, that end might never come."""
-    amp, transport = made()
+    amp, transport = limited()
     for _ in range(10):
         await amp.callRemote(Notify, data=b"x" * 60_000)
     assert len(transport.written) == 10
@@ -438,7 +442,7 @@ async def test_a_reader_that_is_slow_but_never_fills_the_transport() -> None:
 
 
 async def test_one_connection_does_not_keep_the_others_waiting() -> None:
-    amp, transport = made()
+    amp, transport = limited()
     amp.data_received(command(b"Divide", 1, a=b"1", b=b"1") * 150)
     turns = []
     for _ in range(8):
@@ -449,7 +453,7 @@ async def test_one_connection_does_not_keep_the_others_waiting() -> None:
 
 
 async def test_what_was_read_of_a_box_is_freed_with_the_connection() -> None:
-    amp, _ = made(max_box_size=100_000)
+    amp, _ = limited(max_box_size=100_000)
     amp.data_received(b"".join(b"\0\4%04x\0\0" % number for number in range(500)))
     amp.data_received(b"".join(b"\0\4%04x\0\0" % number for number in range(500, 1000)))
     assert isinstance(amp._error, TooLong)

@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fakes import Recorder, Transport
 from pki import issue
-from support import Divide, Echo, Math, Sum, connected, raw_client
-from test_connection import Transport, on_transport
-from test_switching import Recorder, Switching, SwitchTo
+from support import Divide, Echo, Math, Sum, Switching, SwitchTo, connected, on_transport, raw_client
 
 from amp_asyncio import (
     AMP,

@@ -10,9 +10,20 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from support import Echo, Math, Sum, connected, listening, raw_client, reach
-from test_connection import Transport
-from test_conversation import Explode
+from fakes import BufferedRecorder, Notes, Recorder, Transport
+from support import (
+    Echo,
+    Explode,
+    Math,
+    Sum,
+    Switching,
+    SwitchTo,
+    connected,
+    listening,
+    raw_client,
+    reach,
+    switch_box,
+)
 
 import amp_asyncio.connection
 from amp_asyncio import (
@@ -22,103 +33,9 @@ from amp_asyncio import (
     ProtocolSwitchCommand,
     ProtocolSwitched,
     StartTLS,
-    Unicode,
     connect,
     parseString,
 )
-
-
-class SwitchTo(ProtocolSwitchCommand):
-    arguments = [(b"name", Unicode())]
-    errors = {PermissionError: b"NO"}
-
-
-class Notes(asyncio.BaseProtocol):
-    """Writes down what happens to it."""
-
-    def __init__(self) -> None:
-        self.transport: Any = None
-        self.data = b""
-        self.events: list[str] = []
-        self.waiters: list[tuple[Callable[[], bool], asyncio.Future[None]]] = []
-
-    def note(self, event: str) -> None:
-        self.events.append(event)
-        self.check()
-
-    def check(self) -> None:
-        for condition, future in self.waiters:
-            if condition() and not future.done():
-                future.set_result(None)
-
-    async def until(self, condition: Callable[[], bool]) -> None:
-        future = asyncio.get_running_loop().create_future()
-        self.waiters.append((condition, future))
-        self.check()
-        await future
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = transport
-        self.note("made")
-
-    def received(self, data: bytes) -> None:
-        self.data += data
-        self.check()
-
-    def eof_received(self) -> None:
-        self.note("eof")
-
-    def pause_writing(self) -> None:
-        self.note("pause")
-
-    def resume_writing(self) -> None:
-        self.note("resume")
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.note("lost")
-
-
-class Recorder(Notes, asyncio.Protocol):
-    def data_received(self, data: bytes) -> None:
-        self.received(data)
-
-
-class BufferedRecorder(Notes, asyncio.BufferedProtocol):
-    """Gets its data through the other interface; its buffers have room for three bytes."""
-
-    def get_buffer(self, sizehint: int) -> bytearray:
-        self.buffer = bytearray(3)
-        return self.buffer
-
-    def buffer_updated(self, nbytes: int) -> None:
-        self.received(bytes(self.buffer[:nbytes]))
-
-
-class Switching(Math):
-    """Switches to `inner` when asked to, unless there is a `refusal`; waits for `gate` before."""
-
-    refusal: Exception | None = None
-
-    def __init__(self, inner: Callable[[], Any] = Recorder) -> None:
-        super().__init__()
-        self.make = inner
-        self.inner: Any = None
-        self.asked = asyncio.Event()
-        self.gate: asyncio.Event | None = None
-
-    @SwitchTo.responder
-    async def switch(self, name: str) -> Any:
-        self.asked.set()
-        if self.gate is not None:
-            await self.gate.wait()
-        if self.refusal is not None:
-            raise self.refusal
-        self.inner = self.make()
-        return self.inner
-
-
-def switch_box(tag: bytes = b"1") -> bytes:
-    return AmpBox(_command=b"SwitchTo", _ask=tag, name=b"x").serialize()
 
 
 @pytest.mark.parametrize("kind", [Recorder, BufferedRecorder])

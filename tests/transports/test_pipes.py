@@ -11,8 +11,8 @@ from io import FileIO
 from typing import Any
 
 import pytest
-from support import Echo, Math, Sum
-from test_switching import BufferedRecorder, Notes, Recorder, Switching, SwitchTo
+from fakes import BufferedRecorder, Notes, Recorder
+from support import Echo, Math, Sum, Switching, SwitchTo, turns
 
 from amp_asyncio import AMP, ConnectionLost, StartTLS, UnhandledCommand
 from amp_asyncio.transports.pipes import PipeTransport, unbroken
@@ -72,12 +72,6 @@ async def piped(
             transport.abort()
             transport.release()
             await turns()
-
-
-async def turns() -> None:
-    """Let the loop do all that it has to do at once."""
-    for _ in range(10):
-        await asyncio.sleep(0)
 
 
 async def rest(reads: FileIO) -> bytes:

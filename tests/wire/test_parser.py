@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator
-from itertools import pairwise
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from samples import BOXES, CUTS, fed, pieces, single_bytes, wire
 from twisted.protocols import amp as twisted_amp
 
 from amp_asyncio import AmpBox, BoxParser, MalformedAmpBox, TooLong, parse, parseString
 
 twisted: Any = twisted_amp
 
-KEYS = st.binary(min_size=1, max_size=3) | st.binary(min_size=1, max_size=255)
-VALUES = st.binary(max_size=3) | st.binary(max_size=300)
-BOXES = st.lists(st.dictionaries(KEYS, VALUES, max_size=5).map(AmpBox), max_size=6)
-CUTS = st.lists(st.integers(0, 2000), max_size=12)
 
 # Empty boxes, and keys and values as short and as long as they come.
 LIMITS = [
@@ -29,27 +25,6 @@ LIMITS = [
     AmpBox(),
 ]
 LIMIT_CUTS = [1, 2, 3, 4, 5, 6, 7, 8, 9, 263, 264, 265, 266, 40_000, 65_000, 65_801, 65_802, 65_803]
-
-
-def wire(boxes: Iterable[AmpBox]) -> bytes:
-    return b"".join(box.serialize() for box in boxes)
-
-
-def pieces(stream: bytes, cuts: Iterable[int]) -> list[bytes]:
-    places = [0, *sorted(cut % (len(stream) + 1) for cut in cuts), len(stream)]
-    return [stream[start:end] for start, end in pairwise(places)]
-
-
-def single_bytes(stream: bytes) -> Iterator[bytes]:
-    return (stream[n : n + 1] for n in range(len(stream)))
-
-
-def fed(parser: BoxParser, stream: Iterable[bytes]) -> list[AmpBox]:
-    boxes: list[AmpBox] = []
-    for piece in stream:
-        parser.feed(piece)
-        boxes += iter(parser.next_box, None)
-    return boxes
 
 
 @given(BOXES, CUTS)

@@ -6,12 +6,11 @@ from collections.abc import Iterable
 from typing import Any
 
 import pytest
+from fakes import Recorder
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from support import Echo, Math, Sum, connected, listening, raw_client
-from test_large import PIECE, SIZES, sample
-from test_parser import BOXES, CUTS, fed, pieces, single_bytes, wire
-from test_switching import Recorder, Switching, switch_box
+from samples import BOXES, CUTS, PIECE, SIZES, fed, pieces, sample, single_bytes, wire
+from support import Echo, Math, Sum, Switching, connected, listening, raw_client, switch_box
 
 from amp_asyncio import (
     AMP,
