@@ -200,7 +200,8 @@ def reach(server: Server, factory: Callable[[], Any] = AMP, **options: Any) -> A
     name = server.sockets[0].getsockname()
     if isinstance(name, str):
         return unix_connect(name, factory, **options)
-    return connect(*name[:2], factory, **options)
+    host, port, *_ = name
+    return connect(host, port, factory, **options)
 
 
 @asynccontextmanager
