@@ -6,8 +6,29 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+from amp_asyncio import AmpBox, parseString
 
-class Transport(asyncio.Transport):
+
+class Watched:
+    """Lets a test wait until something is so; `check` is called when something has happened."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waiters: list[tuple[Callable[[], Any], asyncio.Future[None]]] = []
+
+    def check(self) -> None:
+        for condition, future in self.waiters:
+            if not future.done() and condition():
+                future.set_result(None)
+
+    async def until(self, condition: Callable[[], Any]) -> None:
+        future = asyncio.get_running_loop().create_future()
+        self.waiters.append((condition, future))
+        self.check()
+        await future
+
+
+class Transport(Watched, asyncio.Transport):
     """Writes down what is done to it; `buffered` bytes are still to be sent."""
 
     def __init__(self, eof: bool = True) -> None:
@@ -23,23 +44,34 @@ class Transport(asyncio.Transport):
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
         self.protocol = protocol
 
+    def boxes(self) -> list[AmpBox]:
+        """Return the boxes that were written."""
+        return parseString(b"".join(self.written))
+
+    def note(self, what: str) -> None:
+        self.done.append(what)
+        self.check()
+
     def write(self, data: Any) -> None:
         self.written.append(data)
+        self.check()
 
     def can_write_eof(self) -> bool:
         return self.eof
 
     def write_eof(self) -> None:
-        self.done.append("write_eof")
+        self.note("write_eof")
 
     def is_reading(self) -> bool:
         return self.reading
 
     def pause_reading(self) -> None:
         self.reading = False
+        self.check()
 
     def resume_reading(self) -> None:
         self.reading = True
+        self.check()
 
     def get_write_buffer_size(self) -> int:
         return self.buffered
@@ -48,35 +80,24 @@ class Transport(asyncio.Transport):
         return "close" in self.done
 
     def close(self) -> None:
-        self.done.append("close")
+        self.note("close")
 
     def abort(self) -> None:
-        self.done.append("abort")
+        self.note("abort")
 
 
-class Notes(asyncio.BaseProtocol):
+class Notes(Watched, asyncio.BaseProtocol):
     """Writes down what happens to it."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.transport: Any = None
         self.data = b""
         self.events: list[str] = []
-        self.waiters: list[tuple[Callable[[], bool], asyncio.Future[None]]] = []
 
     def note(self, event: str) -> None:
         self.events.append(event)
         self.check()
-
-    def check(self) -> None:
-        for condition, future in self.waiters:
-            if condition() and not future.done():
-                future.set_result(None)
-
-    async def until(self, condition: Callable[[], bool]) -> None:
-        future = asyncio.get_running_loop().create_future()
-        self.waiters.append((condition, future))
-        self.check()
-        await future
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport

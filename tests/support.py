@@ -16,6 +16,7 @@ from amp_asyncio import (
     AMP,
     AmpBox,
     Command,
+    ConnectionLost,
     Float,
     Integer,
     Limits,
@@ -96,6 +97,12 @@ class Patient(Math):
 
     def gate(self, name: str) -> asyncio.Future[None]:
         return self.gates.setdefault(name, self.loop.create_future())
+
+    def let(self, name: str) -> None:
+        """Let the `Wait` go on that began last under this name; the next one waits again."""
+        gate = self.gates.pop(name)
+        if not gate.done():
+            gate.set_result(None)
 
     @Wait.responder
     async def wait(self, name: str) -> dict[str, Any]:
@@ -261,3 +268,38 @@ async def turns() -> None:
     """Let the loop do all that it has to do at once."""
     for _ in range(10):
         await asyncio.sleep(0)
+
+
+async def cause_of_loss(amp: AMP) -> BaseException | None:
+    """Return why a connection that is over was lost, as it says to who asks."""
+    try:
+        await amp.callRemote(Sum, a=1, b=1)
+    except ConnectionLost as error:
+        return error.__cause__
+    raise AssertionError("the connection is open")
+
+
+@asynccontextmanager
+async def read_at_all_times(*amps: AMP) -> AsyncIterator[None]:
+    """See that the backlog never makes these stop reading.
+
+    (A connection also stops for one turn of the loop, to let the others go on.)
+    """
+    longest = 0
+
+    async def watch(amp: AMP) -> None:
+        nonlocal longest
+        turn = 0
+        while (transport := amp.transport) is not None:
+            turn = 0 if transport.is_reading() else turn + 1
+            longest = max(longest, turn)
+            await asyncio.sleep(0)
+
+    watching = [asyncio.ensure_future(watch(amp)) for amp in amps]
+    try:
+        yield
+    finally:
+        for task in watching:
+            task.cancel()
+        await asyncio.wait(watching)
+    assert longest < 10, f"one was not read for {longest} turns of the loop"

@@ -8,7 +8,6 @@ import pytest
 from fakes import Transport
 from support import Divide, Math, Sum, connected, on_transport
 
-import amp_asyncio.connection
 from amp_asyncio import (
     AMP,
     AmpBox,
@@ -96,32 +95,20 @@ async def test_a_transport_without_half_closing_is_closed() -> None:
     amp.connection_lost(None)
 
 
-@pytest.fixture
-def _no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(amp_asyncio.connection, "_LINGER", 0)
-    monkeypatch.setattr(amp_asyncio.connection, "_PATIENCE", 3)
-
-
-async def until(transport: Transport, what: str) -> None:
-    while what not in transport.done:
-        await asyncio.sleep(0)
-
-
-@pytest.mark.usefixtures("_no_patience")
 async def test_a_peer_that_took_everything_and_does_not_close_is_closed() -> None:
     amp, transport = on_transport()
     amp.finish_writing()
-    await until(transport, "close")
+    await transport.until(lambda: "close" in transport.done)
     assert transport.done == ["write_eof", "close"]
     amp.connection_lost(None)
 
 
-@pytest.mark.usefixtures("_no_patience")
+@pytest.mark.slow  # The peer has ten seconds.
 async def test_a_peer_that_does_not_take_everything_is_aborted() -> None:
     amp, transport = on_transport()
     transport.buffered = 1
     amp.finish_writing()
-    await until(transport, "abort")
+    await transport.until(lambda: "abort" in transport.done)
     assert transport.done == ["write_eof", "abort"]
     amp.connection_lost(None)
 

@@ -23,7 +23,6 @@ from support import (
     reach,
 )
 
-import amp_asyncio.connection
 from amp_asyncio import (
     AMP,
     AmpBox,
@@ -124,13 +123,20 @@ async def test_what_waits_for_the_transport_is_told_of_the_loss() -> None:
 async def test_bad_arguments_raise_at_once_and_nothing_is_sent(
     arguments: dict[str, Any], error: type[Exception]
 ) -> None:
-    async with connected() as (_, client):
+    received: list[AmpBox] = []
+
+    class Recording(Math):
+        def ampBoxReceived(self, box: AmpBox) -> None:
+            received.append(AmpBox(box))
+            super().ampBoxReceived(box)
+
+    async with connected(Recording) as (_, client):
         with pytest.raises(error):
             client.callRemote(Sum, **arguments)
         with pytest.raises(TooLong):
             client.callRemote(Echo, data=b"x" * 65536)
-        assert not client._outbox
         assert await client.callRemote(Sum, a=1, b=1) == {"total": 2}
+    assert received == [{b"_command": b"Sum", b"_ask": b"1", b"a": b"1", b"b": b"1"}]
 
 
 async def test_a_cancelled_question_is_forgotten_and_its_late_answer_dropped() -> None:
@@ -411,10 +417,17 @@ async def test_string_responders_answer_with_boxes(
 
 
 async def test_a_cancelled_responder_still_answers(caplog: pytest.LogCaptureFixture) -> None:
-    async with connected(Patient) as (server, client):
+    tasks: list[Any] = []
+
+    class Kept(Patient):
+        async def wait(self, name: str) -> dict[str, Any]:
+            tasks.append(asyncio.current_task())
+            return await super().wait(name)
+
+    async with connected(Kept) as (server, client):
         answer = client.callRemote(Wait, name="a")
         await server.started.get()
-        (task,) = server._responders
+        (task,) = tasks
         task.cancel()
         with pytest.raises(UnknownRemoteError):
             await answer
@@ -610,11 +623,10 @@ async def test_close_waits_for_questions_and_responders_and_accepts_no_more() ->
         await client.close()
 
 
-async def test_close_gives_up_when_its_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_close_gives_up_when_its_time_is_over() -> None:
     async with connected(Patient, Patient) as (server, client):
         asked = client.callRemote(Wait, name="asked")
         await server.started.get()
-        monkeypatch.setattr(amp_asyncio.connection, "_LINGER", 0)
         await client.close(timeout=0)
         with pytest.raises(ConnectionLost):
             await asked
@@ -636,24 +648,28 @@ async def test_a_cancelled_close_aborts() -> None:
 
 
 async def test_a_responder_may_close_its_own_connection() -> None:
+    tasks: list[Any] = []
+
     class Leave(Command):
         pass
 
     class Leaving(AMP):
         @Leave.responder
         async def leave(self) -> dict[str, Any]:
+            tasks.append(asyncio.current_task())
             await self.close()
             return {}
 
-    async with connected(Leaving) as (server, client):
+    async with connected(Leaving) as (_, client):
         with pytest.raises(ConnectionLost):
             await client.callRemote(Leave)
-        await server._finish_responders()
+        await asyncio.wait(tasks)
 
 
 @pytest.mark.parametrize("inside", [False, True])
 async def test_several_responders_may_close_their_connection(inside: bool) -> None:
-    go = asyncio.Event()
+    go, received = asyncio.Event(), asyncio.Event()
+    tasks: list[Any] = []
 
     class Leave(Command):
         pass
@@ -661,23 +677,29 @@ async def test_several_responders_may_close_their_connection(inside: bool) -> No
     class Leaving(Math):
         limits = Limits(max_concurrent_responders=2)
 
+        def ampBoxReceived(self, box: AmpBox) -> None:
+            super().ampBoxReceived(box)
+            if box.get(b"_command") == b"Sum":
+                received.set()
+
         @Leave.responder
         async def leave(self) -> dict[str, Any]:
+            tasks.append(asyncio.current_task())
             await go.wait()
             await (asyncio.wait_for(self.close(None), None) if inside else self.close(None))
             return {}
 
-    async with connected(Leaving) as (server, client):
+    async with connected(Leaving) as (_, client):
         leaving = [client.callRemote(Leave) for _ in range(2)]
         waiting = client.callRemote(Sum, a=1, b=1)
-        while not server._backlog:
-            await asyncio.sleep(0)
+        await received.wait()
+        assert not waiting.done()
         go.set()
         assert await waiting == {"total": 2}, "though there was no room for its responder"
         for question in leaving:
             with pytest.raises(ConnectionLost):
                 await question
-        await server._finish_responders()
+        await asyncio.wait(tasks)
 
 
 async def test_an_answer_that_cannot_be_taken_ends_the_connection() -> None:
