@@ -113,7 +113,7 @@ async def test_has_no_descriptor_but_its_own() -> None:
                 ours = {
                     os.readlink(f"/proc/self/fd/{pipe.fileno()}")
                     for end in (one, other)
-                    for pipe in end._transport.get_extra_info("pipe")
+                    for pipe in end.amp.transport.get_extra_info("pipe")
                 }
                 assert len(pipes & ours) == 2, "its own two, and none of the other's"
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from samples import PIECE, SIZES, sample
-from support import Echo, Math, connected, content, limited, open_descriptors, pipe_with
+from support import Echo, Math, cause_of_loss, connected, content, limited, open_descriptors, pipe_with
 
 from amp_asyncio import (
     AMP,
@@ -255,8 +255,9 @@ async def test_what_the_peer_does_not_take_ends_the_connection() -> None:
         with pytest.raises(ConnectionLost):
             await question
         await server.wait_closed()
-        assert isinstance(server._error, TooLong)
-        assert str(server._error).startswith("remote box too long")
+        cause = await cause_of_loss(server)
+        assert isinstance(cause, TooLong)
+        assert str(cause).startswith("remote box too long")
 
 
 class Verbose(Command):
@@ -285,7 +286,8 @@ async def test_an_error_that_has_no_room_at_all() -> None:
     server, transport = limited(Grumbling, max_box_size=500)
     server.data_received(AmpBox(_command=b"Verbose", _ask=b"x" * 200).serialize())
     assert transport.done == ["abort"]
-    assert "local box too long" in str(server._error)
+    server.connection_lost(None)
+    assert "local box too long" in str(await cause_of_loss(server))
 
 
 class Piped(Command):
