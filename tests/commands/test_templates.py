@@ -155,7 +155,7 @@ async def test_what_a_command_overrides_is_used(
     change: dict[str, Any], seen: list[str], derived: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Boxed, "sent", [])
-    command = type("Sum", (Sum,), change)
+    command: Any = type("Sum", (Sum,), change)
     if derived:
         command = type("Sum", (command,), {})
 

@@ -703,22 +703,37 @@ async def test_several_responders_may_close_their_connection(inside: bool) -> No
 
 
 async def test_an_answer_that_cannot_be_taken_ends_the_connection() -> None:
+    """As where it, or its error, becomes an exception that no future takes."""
+
+    class Sly(Exception):
+        def __new__(cls, text: str) -> Any:
+            return StopIteration(text)
+
     class Odd(Divide):
         commandName = b"Divide"
+        errors = {Sly: b"ZERO_DIVISION"}
 
-        def _answered(self, *arguments: Any) -> None:
-            raise RuntimeError("odd")
-
-        _failed = _answered
+        @classmethod
+        def parseResponse(cls, box: Any, proto: Any) -> Any:
+            raise StopIteration("odd")
 
     for divisor in (0, 1):
         async with connected() as (_, client):
-            with pytest.raises(ConnectionLost, match="odd"):
+            with pytest.raises(ConnectionLost, match="could not be taken.*StopIteration"):
                 await client.callRemote(Odd, a=1, b=divisor)
             await client.wait_closed()
+
+
+async def test_an_answer_that_cannot_be_dropped_ends_the_connection() -> None:
+    class Odd(Divide):
+        commandName = b"Divide"
+
+        # (A hook of the package's own: no public one fails for an answer that was cancelled.)
+        def _answered(self, *arguments: Any) -> None:
+            raise RuntimeError("odd")
+
     async with connected() as (_, client):
-        question = client.callRemote(Odd, a=1, b=1)
-        question.cancel()
+        client.callRemote(Odd, a=1, b=1).cancel()
         await client.wait_closed()
 
 

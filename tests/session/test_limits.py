@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from support import (
+    Counting,
     Divide,
     Echo,
     Math,
@@ -339,7 +340,7 @@ async def test_a_connection_that_we_do_not_read_is_not_silent() -> None:
 
 @pytest.mark.parametrize("size", [60_000, 10])
 async def test_two_peers_that_flood_each_other(size: int) -> None:
-    class Peer(Math):
+    class Peer(Counting):
         @Echo.responder
         def echo(self, data: bytes) -> dict[str, bytes]:
             return {"data": data or b"x" * 60000}
@@ -431,7 +432,7 @@ async def test_the_answers_of_one_turn_are_bounded() -> None:
 
 
 async def test_a_window_of_tiny_questions_is_less_than_a_backlog() -> None:
-    class Tiny(Math):
+    class Tiny(Counting):
         limits = Limits(max_concurrent_responders=1, window=100_000, max_backlog=100_000)
 
     async with connected(Tiny, Tiny) as (server, client), read_at_all_times(server):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import ssl
+import struct
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from io import FileIO
@@ -332,11 +334,23 @@ async def test_a_pipe_that_breaks_behind_the_last_byte_is_what_ended_it() -> Non
 
 
 async def test_a_pipe_that_cannot_be_read() -> None:
+    """A socket in place of the pipe: its peer can make reading fail."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        peer = socket.create_connection(listener.getsockname())
+        read, _ = listener.accept()
+    other, end = os.pipe()
     protocol = Recorded()
-    async with piped(protocol) as (transport, _, _):
-        transport._reading_lost(OSError("a disk on fire"))  # What loops do with an error of `read`.
+    # (asyncio says it in the log of the loop, too.)
+    told: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: told.append(context))
+    with FileIO(other):
+        transport = PipeTransport(protocol, FileIO(read.detach()), FileIO(end, "wb"), {})
+        await transport.connect()
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        peer.close()
         await protocol.lost()
-    assert str(protocol.error) == "a disk on fire"
+    assert isinstance(protocol.error, ConnectionResetError)
+    assert all(context["exception"] is protocol.error for context in told)
 
 
 async def test_broken_before_it_is_connected() -> None:
