@@ -262,6 +262,7 @@ async def test_descriptors_come_before_their_data(buffered: bool) -> None:
 async def test_where_the_kernel_cannot_say_that_nobody_inherits(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    # (A private name: it is set when the module is imported, from what this kernel can do.)
     monkeypatch.setattr("amp_asyncio.transports.rights._CLOSE_ON_EXEC", 0)
     recorder = Recorder()
     async with transport_and_peer(recorder) as (_, peer):
@@ -616,6 +617,7 @@ async def test_descriptors_ride_at_their_place() -> None:
 
 async def test_descriptors_behind_what_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where others want the loop in between, and the end waits behind them all."""
+    # (A private name: a thousand descriptors would have to be on their way to reach its value.)
     monkeypatch.setattr("amp_asyncio.transports.rights._PIECES", 2)
     recorder = Recorder()
     async with transport_and_peer(recorder, small=True) as (transport, peer):
