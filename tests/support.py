@@ -10,13 +10,20 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
+from fakes import Recorder, Transport
+
 from amp_asyncio import (
     AMP,
+    AmpBox,
     Command,
+    ConnectionLost,
     Float,
     Integer,
+    Limits,
+    ProtocolSwitchCommand,
     Server,
     String,
+    Unicode,
     connect,
     serve,
     unix_connect,
@@ -54,6 +61,96 @@ class Math(AMP):
     @Echo.responder
     def echo(self, data: bytes) -> dict[str, bytes]:
         return {"data": data}
+
+
+class Wait(Command):
+    """Answered when the test lets it be."""
+
+    arguments = [(b"name", Unicode())]
+    response = [(b"name", Unicode())]
+
+
+class Notify(Command):
+    arguments = [(b"data", String())]
+    requiresAnswer = False
+
+
+class Explode(Command):
+    """Its responder raises what the test gives it."""
+
+    errors = {KeyError: b"KEY"}
+    fatalErrors = {EOFError: b"EOF"}
+
+
+class Patient(Math):
+    """Answers `Wait` when `gates[name]` is resolved; raises `failure` for `Explode`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        loop = asyncio.get_running_loop()
+        self.started: asyncio.Queue[str] = asyncio.Queue()
+        self.gates: dict[str, asyncio.Future[None]] = {}
+        self.finished: list[str] = []
+        self.notified: asyncio.Queue[bytes] = asyncio.Queue()
+        self.failure: Exception = Exception()
+        self.loop = loop
+
+    def gate(self, name: str) -> asyncio.Future[None]:
+        return self.gates.setdefault(name, self.loop.create_future())
+
+    def let(self, name: str) -> None:
+        """Let the `Wait` go on that began last under this name; the next one waits again."""
+        gate = self.gates.pop(name)
+        if not gate.done():
+            gate.set_result(None)
+
+    @Wait.responder
+    async def wait(self, name: str) -> dict[str, Any]:
+        self.started.put_nowait(name)
+        await self.gate(name)
+        self.finished.append(name)
+        return {"name": name}
+
+    @Notify.responder
+    def notify(self, data: bytes) -> dict[str, Any]:
+        self.notified.put_nowait(data)
+        return {}
+
+    @Explode.responder
+    async def explode(self) -> dict[str, Any]:
+        raise self.failure
+
+
+class SwitchTo(ProtocolSwitchCommand):
+    arguments = [(b"name", Unicode())]
+    errors = {PermissionError: b"NO"}
+
+
+class Switching(Math):
+    """Switches to `inner` when asked to, unless there is a `refusal`; waits for `gate` before."""
+
+    refusal: Exception | None = None
+
+    def __init__(self, inner: Callable[[], Any] = Recorder) -> None:
+        super().__init__()
+        self.make = inner
+        self.inner: Any = None
+        self.asked = asyncio.Event()
+        self.gate: asyncio.Event | None = None
+
+    @SwitchTo.responder
+    async def switch(self, name: str) -> Any:
+        self.asked.set()
+        if self.gate is not None:
+            await self.gate.wait()
+        if self.refusal is not None:
+            raise self.refusal
+        self.inner = self.make()
+        return self.inner
+
+
+def switch_box(tag: bytes = b"1") -> bytes:
+    return AmpBox(_command=b"SwitchTo", _ask=tag, name=b"x").serialize()
 
 
 #: Whether `connected` uses UNIX sockets at the moment.
@@ -110,7 +207,8 @@ def reach(server: Server, factory: Callable[[], Any] = AMP, **options: Any) -> A
     name = server.sockets[0].getsockname()
     if isinstance(name, str):
         return unix_connect(name, factory, **options)
-    return connect(*name[:2], factory, **options)
+    host, port, *_ = name
+    return connect(host, port, factory, **options)
 
 
 @asynccontextmanager
@@ -150,3 +248,70 @@ def content(descriptor: int) -> bytes:
     """Return what can be read from a descriptor, and close it."""
     with os.fdopen(descriptor, "rb") as file:
         return file.read()
+
+
+def on_transport(factory: type[AMP] = Math, **options: Any) -> tuple[AMP, Transport]:
+    amp, transport = factory(), Transport(**options)
+    transport.protocol = amp
+    amp.connection_made(transport)
+    return amp, transport
+
+
+def limited(factory: Any = Math, **limits: Any) -> tuple[Any, Transport]:
+    amp, transport = factory(), Transport()
+    amp.limits = Limits(**limits)
+    amp.connection_made(transport)
+    return amp, transport
+
+
+async def turns() -> None:
+    """Let the loop do all that it has to do at once."""
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+async def cause_of_loss(amp: AMP) -> BaseException | None:
+    """Return why a connection that is over was lost, as it says to who asks."""
+    try:
+        await amp.callRemote(Sum, a=1, b=1)
+    except ConnectionLost as error:
+        return error.__cause__
+    raise AssertionError("the connection is open")
+
+
+class Counting(Math):
+    """Counts the boxes that it has received."""
+
+    received = 0
+
+    def ampBoxReceived(self, box: AmpBox) -> None:
+        self.received += 1
+        super().ampBoxReceived(box)
+
+
+@asynccontextmanager
+async def read_at_all_times(*amps: Counting) -> AsyncIterator[None]:
+    """See that the backlog never makes these stop reading.
+
+    (A connection also stops for a turn of the loop, to let the others go on; boxes come behind it.)
+    """
+    longest = 0
+
+    async def watch(amp: Counting) -> None:
+        nonlocal longest
+        received = turn = 0
+        while (transport := amp.transport) is not None:
+            stopped = not transport.is_reading() and amp.received == received
+            turn = turn + 1 if stopped else 0
+            received = amp.received
+            longest = max(longest, turn)
+            await asyncio.sleep(0)
+
+    watching = [asyncio.ensure_future(watch(amp)) for amp in amps]
+    try:
+        yield
+    finally:
+        for task in watching:
+            task.cancel()
+        await asyncio.wait(watching)
+    assert longest < 3, f"one was not read for {longest} turns of the loop"

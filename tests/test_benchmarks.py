@@ -28,6 +28,7 @@ def run(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
 
 
+@pytest.mark.slow
 def test_every_shape_has_a_figure(tmp_path: Path) -> None:
     figures, chart, tables = (tmp_path / name for name in ("run.json", "chart.svg", "tables.md"))
     done = run("--quick", "--peers", PEERS, "--json", figures, "--svg", chart, "--markdown", tables)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 import pytest
-from support import Divide, Math, Sum, connected
+from fakes import Transport
+from support import Divide, Math, Sum, connected, on_transport
 
-import amp_asyncio.connection
 from amp_asyncio import (
     AMP,
     AmpBox,
@@ -20,60 +19,6 @@ from amp_asyncio import (
     QuitBox,
     parseString,
 )
-
-
-class Transport(asyncio.Transport):
-    """Writes down what is done to it; `buffered` bytes are still to be sent."""
-
-    def __init__(self, eof: bool = True) -> None:
-        super().__init__()
-        self.eof = eof
-        self.written: list[bytes] = []
-        self.done: list[str] = []
-        self.protocol: Any = None
-        self.get_protocol = lambda: self.protocol  # type: ignore[method-assign]
-        self.buffered = 0
-        self.reading = True
-
-    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
-        self.protocol = protocol
-
-    def write(self, data: Any) -> None:
-        self.written.append(data)
-
-    def can_write_eof(self) -> bool:
-        return self.eof
-
-    def write_eof(self) -> None:
-        self.done.append("write_eof")
-
-    def is_reading(self) -> bool:
-        return self.reading
-
-    def pause_reading(self) -> None:
-        self.reading = False
-
-    def resume_reading(self) -> None:
-        self.reading = True
-
-    def get_write_buffer_size(self) -> int:
-        return self.buffered
-
-    def is_closing(self) -> bool:
-        return "close" in self.done
-
-    def close(self) -> None:
-        self.done.append("close")
-
-    def abort(self) -> None:
-        self.done.append("abort")
-
-
-def on_transport(factory: type[AMP] = Math, **options: Any) -> tuple[AMP, Transport]:
-    amp, transport = factory(), Transport(**options)
-    transport.protocol = amp
-    amp.connection_made(transport)
-    return amp, transport
 
 
 def question(number: int, **values: bytes) -> bytes:
@@ -150,32 +95,20 @@ async def test_a_transport_without_half_closing_is_closed() -> None:
     amp.connection_lost(None)
 
 
-@pytest.fixture
-def _no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(amp_asyncio.connection, "_LINGER", 0)
-    monkeypatch.setattr(amp_asyncio.connection, "_PATIENCE", 3)
-
-
-async def until(transport: Transport, what: str) -> None:
-    while what not in transport.done:
-        await asyncio.sleep(0)
-
-
-@pytest.mark.usefixtures("_no_patience")
 async def test_a_peer_that_took_everything_and_does_not_close_is_closed() -> None:
     amp, transport = on_transport()
     amp.finish_writing()
-    await until(transport, "close")
+    await transport.until(lambda: "close" in transport.done)
     assert transport.done == ["write_eof", "close"]
     amp.connection_lost(None)
 
 
-@pytest.mark.usefixtures("_no_patience")
+@pytest.mark.slow  # The peer has ten seconds.
 async def test_a_peer_that_does_not_take_everything_is_aborted() -> None:
     amp, transport = on_transport()
     transport.buffered = 1
     amp.finish_writing()
-    await until(transport, "abort")
+    await transport.until(lambda: "abort" in transport.done)
     assert transport.done == ["write_eof", "abort"]
     amp.connection_lost(None)
 

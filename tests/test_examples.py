@@ -188,6 +188,7 @@ each_guide = pytest.mark.parametrize("guide", GUIDES, ids=lambda guide: guide.st
 # --- quickstart.py ---
 
 
+@pytest.mark.system
 def test_quickstart() -> None:
     assert output_of(EXAMPLES / "quickstart.py") == [
         "13 + 81 = 94",
@@ -199,6 +200,7 @@ def test_quickstart() -> None:
 # --- ampserver.py and ampclient.py ---
 
 
+@pytest.mark.system
 def test_ampclient_asks_ampserver() -> None:
     with running(EXAMPLES / "ampserver.py", "0") as server:
         assert output_of(EXAMPLES / "ampclient.py", server.port()) == [
@@ -210,6 +212,7 @@ def test_ampclient_asks_ampserver() -> None:
         assert server.rest() == ["13 + 81 = 94", "1234 / 0 requested", *CLOSING]
 
 
+@pytest.mark.system
 def test_a_twisted_client_asks_ampserver() -> None:
     with running(EXAMPLES / "ampserver.py", "0") as server:
         # (What Twisted has to say about itself in stderr is not for us to judge.)
@@ -231,6 +234,7 @@ def test_a_twisted_client_asks_ampserver() -> None:
         ]
 
 
+@pytest.mark.system
 def test_ampserver_closes_in_order_when_it_is_terminated() -> None:
     with running(EXAMPLES / "ampserver.py", "0") as server:
         address = ("127.0.0.1", int(server.port()))
@@ -245,6 +249,7 @@ def test_ampserver_closes_in_order_when_it_is_terminated() -> None:
         assert server.rest() == CLOSING
 
 
+@pytest.mark.system
 def test_ampclient_asks_a_twisted_server() -> None:
     with running("-c", TWISTED_SERVER) as server:
         assert output_of(EXAMPLES / "ampclient.py", server.port()) == [
@@ -254,6 +259,7 @@ def test_ampclient_asks_a_twisted_server() -> None:
         ]
 
 
+@pytest.mark.system
 def test_the_port_is_that_of_twisteds_examples() -> None:
     program = f"import sys; sys.path.insert(0, {str(EXAMPLES)!r}); import ampserver, ampclient\n"
     program += "print(ampserver.HOST, ampserver.PORT, ampclient.PORT)"
@@ -263,6 +269,7 @@ def test_the_port_is_that_of_twisteds_examples() -> None:
 # --- chat.py ---
 
 
+@pytest.mark.system
 def test_chat_demonstration() -> None:
     transcript = output_of(EXAMPLES / "chat.py")
     # What several guests see, they see in no particular order.
@@ -285,6 +292,7 @@ def test_chat_demonstration() -> None:
     ]
 
 
+@pytest.mark.system
 def test_chat_at_the_terminal() -> None:
     chat = EXAMPLES / "chat.py"
     with running(chat, "serve", "0") as room:
@@ -313,6 +321,7 @@ def test_chat_at_the_terminal() -> None:
             assert ada.rest() == []
 
 
+@pytest.mark.system
 def test_chat_says_how_it_is_run() -> None:
     done = subprocess.run([*PYTHON, EXAMPLES / "chat.py", "leave"], capture_output=True, text=True)
     assert done.returncode == 1
@@ -322,6 +331,7 @@ def test_chat_says_how_it_is_run() -> None:
 # --- secure_switch.py ---
 
 
+@pytest.mark.system
 def test_secure_switch() -> None:
     transcript = output_of(EXAMPLES / "secure_switch.py")
     # Each run makes its own certificates, and what they are known by is in the first two lines.
@@ -346,6 +356,7 @@ def test_secure_switch() -> None:
 # --- switch_to_http.py ---
 
 
+@pytest.mark.system
 def test_switch_to_http() -> None:
     assert output_of(EXAMPLES / "switch_to_http.py") == [
         "AMP:  no HTTP yet: log in first",
@@ -360,6 +371,7 @@ def test_switch_to_http() -> None:
 # --- switch_to_streams.py ---
 
 
+@pytest.mark.system
 def test_switch_to_streams() -> None:
     assert output_of(EXAMPLES / "switch_to_streams.py") == [
         "client: the library cannot be sent: library may have at most 2000000 bytes",
@@ -372,6 +384,7 @@ def test_switch_to_streams() -> None:
 # --- pass_descriptor.py ---
 
 
+@pytest.mark.system
 def test_pass_descriptor() -> None:
     assert output_of(EXAMPLES / "pass_descriptor.py") == [
         "connection 1: Hello!",
@@ -383,6 +396,7 @@ def test_pass_descriptor() -> None:
 # --- worker_pool.py ---
 
 
+@pytest.mark.system
 def test_worker_pool() -> None:
     assert output_of(EXAMPLES / "worker_pool.py") == [
         "25 % done",
@@ -396,9 +410,11 @@ def test_worker_pool() -> None:
 # --- test_service.py ---
 
 
+@pytest.mark.system
 def test_service() -> None:
     example = str(EXAMPLES / "test_service.py")
-    assert output_of("-m", "pytest", "-p", "no:cacheprovider", example)[-1].startswith("5 passed")
+    output = output_of("-m", "pytest", "-n", "0", "-p", "no:cacheprovider", example)
+    assert output[-1].startswith("5 passed")
 
 
 # --- README.md ---

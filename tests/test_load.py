@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 LOAD = Path(__file__).with_name("load.py")
 
 # Much longer than it takes.

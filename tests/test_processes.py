@@ -18,12 +18,10 @@ from typing import Any
 
 import pytest
 import uvloop
-from support import Echo, Math, Sum
-from test_pipes import turns
-from test_switching import Recorder
+from fakes import Recorder
+from support import Echo, Math, Sum, turns
 from worker import WORKER, CloseOutput, Exit, Hang, Parent, Say, Shout, Stubborn, Where
 
-import amp_asyncio.processes
 import amp_asyncio.transports.programs
 from amp_asyncio import AMP, Child, ConnectionLost, Limits, TooLong, spawn, stdio
 from amp_asyncio.transports.pipes import PipeTransport
@@ -48,12 +46,6 @@ def descriptors() -> set[str]:
 @pytest.fixture(autouse=True)
 def importable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", os.path.dirname(__file__))
-
-
-@pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Wait for no exit status, and for no end of a pipe, that will not come."""
-    monkeypatch.setattr(amp_asyncio.processes, "_PATIENCE", 0.05)
 
 
 # --- starting, asking, and being asked ---
@@ -114,7 +106,7 @@ async def test_has_no_descriptor_but_its_own() -> None:
                 ours = {
                     os.readlink(f"/proc/self/fd/{pipe.fileno()}")
                     for end in (one, other)
-                    for pipe in end._transport.get_extra_info("pipe")
+                    for pipe in end.amp.transport.get_extra_info("pipe")
                 }
                 assert len(pipes & ours) == 2, "its own two, and none of the other's"
 
@@ -269,11 +261,12 @@ async def test_dies_in_the_middle_of_a_box() -> None:
 
 
 async def test_says_signals_that_have_no_name() -> None:
-    ended = amp_asyncio.processes._Ended(-40, ["program"])
-    assert str(ended) == "the child process program was ended by signal 40"
+    async with spawn("sh", "-c", "kill -40 $$") as child:
+        with pytest.raises(ConnectionLost, match="the child process sh was ended by signal 40"):
+            await child.amp.callRemote(Sum, a=1, b=1)
 
 
-async def test_closes_its_end_and_lives_on(impatient: None) -> None:
+async def test_closes_its_end_and_lives_on() -> None:
     async with spawn(*CHILD) as child:
         with pytest.raises(ConnectionLost, match="closed its side of the connection$"):
             await child.amp.callRemote(CloseOutput)
@@ -283,7 +276,7 @@ async def test_closes_its_end_and_lives_on(impatient: None) -> None:
         assert await child.wait() == -signal.SIGTERM
 
 
-async def test_dies_and_somebody_else_has_its_pipes(impatient: None) -> None:
+async def test_dies_and_somebody_else_has_its_pipes() -> None:
     script = "sleep 60 & echo $! >&2; exit 3"
     async with spawn("sh", "-c", script, stderr=PIPE) as child:
         with pytest.raises(ConnectionLost, match="exit status 3"):
@@ -302,7 +295,7 @@ async def test_may_write_after_we_have_closed() -> None:
     assert child.returncode == 7
 
 
-async def test_terminated_and_killed_when_it_does_not_end(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_terminated_and_killed_when_it_does_not_end() -> None:
     child = await spawn(*CHILD, protocol_factory=Parent)
     hanging = child.amp.callRemote(Hang)
     await child.amp.ready.acquire()
@@ -311,7 +304,6 @@ async def test_terminated_and_killed_when_it_does_not_end(monkeypatch: pytest.Mo
     with pytest.raises(ConnectionLost):
         await hanging
 
-    monkeypatch.setattr(amp_asyncio.processes, "_GRACE", 0.05)
     child = await spawn(*CHILD)
     await child.amp.callRemote(Stubborn)
     await child.close(timeout=0.05)
@@ -346,7 +338,7 @@ async def test_standard_error_that_nobody_has_read() -> None:
     assert 0 < len(await child.stderr.read()) <= 30_000
 
 
-async def test_standard_error_that_never_ends(impatient: None) -> None:
+async def test_standard_error_that_never_ends() -> None:
     script = "sleep 60 >/dev/null & echo $! >&2"
     async with spawn("sh", "-c", script, stderr=PIPE) as child:
         await child.wait()

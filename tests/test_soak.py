@@ -13,7 +13,10 @@ TESTS = Path(__file__).parent
 # Much longer than anything here takes.
 PATIENCE = 60
 
-pytestmark = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="it looks into /proc")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="it looks into /proc"),
+]
 
 
 def output_of(script: str, *arguments: str) -> str:

@@ -65,7 +65,7 @@ class Shouting(asyncio.Protocol):
 
 class Worker(Math):
     stubborn = False
-    inner: asyncio.Protocol | None = None
+    inner: Shouting | None = None
 
     @Where.responder
     def where(self) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import asyncio
 from typing import Any, ClassVar
 
 import pytest
-from support import Divide, Sum
+from support import Divide, Sum, on_transport, turns
 
 from amp_asyncio import (
     PROTOCOL_ERRORS,
@@ -21,7 +21,6 @@ from amp_asyncio import (
     UnhandledCommand,
     UnknownRemoteError,
 )
-from amp_asyncio.commands.command import Question
 
 
 class Demanding(Exception):
@@ -197,77 +196,86 @@ def test_responder_returns_what_it_decorates() -> None:
     assert Sum.responder(Divide.responder(method)) is method
 
 
-class Proto:
-    """Stands for a connection; keeps what would be sent."""
-
-    def __init__(self) -> None:
-        self.sent: list[tuple[object, ...]] = []
-
-    def _sendBoxCommand(self, *sent: object) -> object:
-        self.sent.append(sent)
-        return "the future"
-
-
-def test_asking() -> None:
+async def test_asking() -> None:
     class Tell(Sum):
         requiresAnswer = False
 
-    proto = Proto()
-    question, tell = Sum(a=1, b=2), Tell(a=3, b=4)
-    assert question._doCommand(proto) == tell._doCommand(proto) == "the future"  # type: ignore[comparison-overlap]
-    assert proto.sent == [
-        (b"Sum", {b"a": b"1", b"b": b"2"}, True, question),
-        (b"Tell", {b"a": b"3", b"b": b"4"}, False, tell),
+    amp, transport = on_transport()
+    answer, told = amp.callRemote(Sum, a=1, b=2), amp.callRemote(Tell, a=3, b=4)
+    assert await told is None
+    await turns()
+    assert transport.boxes() == [
+        {b"_command": b"Sum", b"_ask": b"1", b"a": b"1", b"b": b"2"},
+        {b"_command": b"Tell", b"a": b"3", b"b": b"4"},
     ]
+    assert not answer.done()
+    answer.cancel()
 
 
 async def test_answers() -> None:
-    loop = asyncio.get_running_loop()
-    future, raw = loop.create_future(), loop.create_future()
-    Sum(a=1, b=2)._answered(AmpBox(total=b"3"), None, future)
-    Question()._answered(AmpBox(total=b"3"), None, raw)
-    assert await future == {"total": 3}
-    assert await raw == {b"total": b"3"}
+    amp, _ = on_transport()
+    answer, raw = amp.callRemote(Sum, a=1, b=2), amp.callRemoteString("Sum", a=b"1", b=b"2")
+    for tag in (b"1", b"2"):
+        amp.data_received(AmpBox(_answer=tag, total=b"3").serialize())
+    assert await answer == {"total": 3}
+    assert await raw == {b"_answer": b"2", b"total": b"3"}
 
 
 async def test_answer_that_does_not_parse() -> None:
-    future = asyncio.get_running_loop().create_future()
-    Sum(a=1, b=2)._answered(AmpBox(total=b"x"), None, future)
+    amp, _ = on_transport()
+    answer = amp.callRemote(Sum, a=1, b=2)
+    amp.data_received(AmpBox(_answer=b"1", total=b"x").serialize())
     with pytest.raises(MalformedAmpBox, match="the answer to Sum: b'total' is b'x'"):
-        await future
-
-
-@pytest.mark.parametrize("question", [Question(), Sum(a=1, b=2)])
-async def test_nobody_waits(question: Question) -> None:
-    future = asyncio.get_running_loop().create_future()
-    future.cancel()
-    question._answered(AmpBox(total=b"3"), None, future)
-    question._answered(AmpBox(total=b"x"), None, future)
-    question._failed(RemoteAmpError(b"CODE", "text"), None, future)
-    assert future.cancelled()
+        await answer
 
 
 @pytest.mark.parametrize(
-    ("question", "code", "kind"),
+    "late",
     [
-        (Question(), b"CODE", RemoteAmpError),
-        (Question(), b"UNHANDLED", UnhandledCommand),
-        (Base(a=1), b"KEY", KeyError),
-        (Base(a=1), b"OS", OSError),
-        (Base(a=1), b"DEMANDING", Demanding),
-        (Base(a=1), b"UNHANDLED", UnhandledCommand),
-        (Base(a=1), b"UNKNOWN", UnknownRemoteError),
-        (Base(a=1), b"CODE", UnknownRemoteError),
-        (Derived(a=1), b"KEY", KeyError),
-        (Derived(a=1), b"OTHER", ValueError),
-        (Derived(a=1), b"VALUE", UnknownRemoteError),
+        AmpBox(_answer=b"1", total=b"3"),
+        AmpBox(_answer=b"1", total=b"x"),
+        AmpBox(_error=b"1", _error_code=b"CODE", _error_description=b"text"),
     ],
 )
-async def test_failures(question: Question, code: bytes, kind: type[Exception]) -> None:
-    future = asyncio.get_running_loop().create_future()
-    question._failed(RemoteAmpError(code, "the text"), None, future)
+@pytest.mark.parametrize("by_name", [False, True])
+async def test_nobody_waits(late: AmpBox, by_name: bool) -> None:
+    amp, transport = on_transport()
+    answer = amp.callRemoteString("Sum") if by_name else amp.callRemote(Sum, a=1, b=2)
+    answer.cancel()
+    amp.data_received(late.serialize())
+    assert answer.cancelled()
+    assert transport.done == []
+
+
+class Open(Derived):
+    """Leaves the connection open, so that its answer can come."""
+
+    commandType = AmpBox
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "kind"),
+    [
+        (None, b"CODE", RemoteAmpError),
+        (None, b"UNHANDLED", UnhandledCommand),
+        (Base, b"KEY", KeyError),
+        (Base, b"OS", OSError),
+        (Base, b"DEMANDING", Demanding),
+        (Base, b"UNHANDLED", UnhandledCommand),
+        (Base, b"UNKNOWN", UnknownRemoteError),
+        (Base, b"CODE", UnknownRemoteError),
+        (Open, b"KEY", KeyError),
+        (Open, b"OTHER", ValueError),
+        (Open, b"VALUE", UnknownRemoteError),
+    ],
+)
+async def test_failures(command: type[Command] | None, code: bytes, kind: type[Exception]) -> None:
+    amp, _ = on_transport()
+    answer = amp.callRemoteString("Any") if command is None else amp.callRemote(command, a=1)
+    error = AmpBox(_error=b"1", _error_code=code, _error_description=b"the text")
+    amp.data_received(error.serialize())
     with pytest.raises(kind, match="the text") as caught:
-        await future
+        await answer
     assert type(caught.value) is kind
 
 

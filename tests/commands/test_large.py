@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from support import Echo, Math, connected, content, open_descriptors, pipe_with
-from test_limits import made
+from samples import PIECE, SIZES, sample
+from support import Echo, Math, cause_of_loss, connected, content, limited, open_descriptors, pipe_with
 
 from amp_asyncio import (
     AMP,
@@ -31,14 +31,6 @@ from amp_asyncio import (
     parseString,
 )
 from amp_asyncio.wire.costs import PAIR_OVERHEAD
-
-PIECE = 65_535
-SIZES = [0, 1, PIECE - 1, PIECE, PIECE + 1, 2 * PIECE, 3_000_000]
-
-
-def sample(size: int) -> bytes:
-    """Return so many bytes that differ from piece to piece."""
-    return b"".join(b"%08x" % number for number in range(0, size, 8))[:size]
 
 
 class Keep(Command):
@@ -197,7 +189,7 @@ class Doubling(Math):
 
 @pytest.mark.parametrize("command", [Echo, Optional])
 async def test_a_question_at_the_limit_and_one_byte_over(command: type[Command]) -> None:
-    client, transport = made(max_box_size=10_000)
+    client, transport = limited(max_box_size=10_000)
     box = AmpBox(_command=command.commandName, _ask=b"1", data=b"")
     most = 10_000 - len(box.serialize()) - 3 * PAIR_OVERHEAD
     with pytest.raises(TooLong, match="local box too long: 3 pairs .* limit of 10000 bytes") as caught:
@@ -213,7 +205,7 @@ async def test_a_question_at_the_limit_and_one_byte_over(command: type[Command])
 
 @pytest.mark.parametrize("command", [Echo, Optional])
 async def test_a_question_that_waits_is_refused_where_it_is_asked(command: type[Command]) -> None:
-    client, transport = made(max_box_size=10_000, window=10_000)
+    client, transport = limited(max_box_size=10_000, window=10_000)
     client.callRemote(command, data=bytes(6_000)).cancel()
     with pytest.raises(TooLong, match="local box too long"):
         client.callRemote(command, data=bytes(10_000))
@@ -228,7 +220,7 @@ async def test_a_question_that_waits_is_refused_where_it_is_asked(command: type[
 
 
 async def test_a_command_without_an_answer_that_waits() -> None:
-    client, transport = made(max_box_size=10_000, window=10_000)
+    client, transport = limited(max_box_size=10_000, window=10_000)
     client.callRemote(Echo, data=bytes(6_000)).cancel()
     waits = client.callRemoteString(b"Note", requiresAnswer=False, data=bytes(6_000))
     with pytest.raises(TooLong, match="local box too long"):
@@ -263,8 +255,9 @@ async def test_what_the_peer_does_not_take_ends_the_connection() -> None:
         with pytest.raises(ConnectionLost):
             await question
         await server.wait_closed()
-        assert isinstance(server._error, TooLong)
-        assert str(server._error).startswith("remote box too long")
+        cause = await cause_of_loss(server)
+        assert isinstance(cause, TooLong)
+        assert str(cause).startswith("remote box too long")
 
 
 class Verbose(Command):
@@ -290,10 +283,11 @@ async def test_the_text_of_an_error_is_cut_to_the_limit() -> None:
 
 
 async def test_an_error_that_has_no_room_at_all() -> None:
-    server, transport = made(Grumbling, max_box_size=500)
+    server, transport = limited(Grumbling, max_box_size=500)
     server.data_received(AmpBox(_command=b"Verbose", _ask=b"x" * 200).serialize())
     assert transport.done == ["abort"]
-    assert "local box too long" in str(server._error)
+    server.connection_lost(None)
+    assert "local box too long" in str(await cause_of_loss(server))
 
 
 class Piped(Command):

@@ -7,9 +7,9 @@ import logging
 from typing import Any
 
 import pytest
+from fakes import Transport
 from hypothesis import example, given
 from hypothesis import strategies as st
-from test_connection import Transport
 from twisted.protocols import amp as twisted_amp
 
 from amp_asyncio import AMP, AmpBox, Argument, Command, Integer, ListOf, String, parseString
@@ -90,45 +90,82 @@ class Sum(Command):
     response = [(b"total", Integer())]
 
 
-class Boxed(AmpBox):
-    pass
-
-
-@pytest.mark.parametrize(
-    ("change", "asked", "answered"),
-    [
-        ({}, True, True),
-        ({"commandType": Boxed}, False, True),
-        ({"responseType": Boxed}, True, False),
-        ({"__init__": lambda self, **kw: None}, False, True),
-        ({"_doCommand": lambda self, proto: None}, False, True),
-        ({"makeArguments": classmethod(lambda cls, objects, proto: Boxed())}, False, True),
-        ({"makeResponse": classmethod(lambda cls, objects, proto: Boxed())}, True, False),
-    ],
-)
-def test_commands_that_need_a_box(change: dict[str, Any], asked: bool, answered: bool) -> None:
-    command = type("Changed", (Sum,), change)
-    assert (command._template is not None, command._response_template is not None) == (asked, answered)
-    derived = type("Derived", (command,), {})
-    assert (derived._template is not None, derived._response_template is not None) == (asked, answered)
-
-
 class Math(AMP):
     @Sum.responder
     def sum(self, a: int, b: int) -> dict[str, int]:
         return {"total": a + b}
 
 
-async def converse(kind: type[AMP]) -> bytes:
+async def converse(kind: type[AMP], command: type[Command] = Sum) -> bytes:
     """Return what is written for a question and for an answer."""
     amp, transport = kind(), Transport()
     amp.connection_made(transport)
-    future = amp.callRemote(Sum, a=13, b=81)
+    future = amp.callRemote(command, a=13, b=81)
     amp.data_received(AmpBox(_command=b"Sum", _ask=b"7", a=b"1", b=b"2").serialize())
     amp.data_received(AmpBox(_answer=b"1", total=b"94").serialize())
     assert await future == {"total": 94}
     await asyncio.sleep(0)  # What was sent is written at the end of the turn.
     return b"".join(transport.written)
+
+
+class Boxed(AmpBox):
+    """Notes that it was sent."""
+
+    sent: list[AmpBox] = []
+
+    def _sendTo(self, boxSender: Any) -> None:
+        self.sent.append(self)
+        super()._sendTo(boxSender)
+
+
+def _boxed(box: AmpBox) -> AmpBox:
+    return Boxed(box)
+
+
+def _doing(self: Any, proto: Any) -> Any:
+    Boxed.sent.append(self.makeArguments(self.structured, proto))
+    return Command._doCommand(self, proto)
+
+
+def _made(self: Any, **kw: Any) -> None:
+    Boxed.sent.append(AmpBox(a=b"%d" % kw["a"]))
+    Command.__init__(self, **kw)
+
+
+@pytest.mark.parametrize(
+    ("change", "seen"),
+    [
+        ({}, []),
+        ({"commandType": Boxed}, ["question"]),
+        ({"responseType": Boxed}, ["answer"]),
+        ({"__init__": _made}, ["question"]),
+        ({"_doCommand": _doing}, ["question"]),
+        (
+            {"makeArguments": classmethod(lambda cls, *given: _boxed(Sum.makeArguments(*given)))},
+            ["question"],
+        ),
+        (
+            {"makeResponse": classmethod(lambda cls, *given: _boxed(Sum.makeResponse(*given)))},
+            ["answer"],
+        ),
+    ],
+)
+@pytest.mark.parametrize("derived", [False, True])
+async def test_what_a_command_overrides_is_used(
+    change: dict[str, Any], seen: list[str], derived: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Boxed, "sent", [])
+    command: Any = type("Sum", (Sum,), change)
+    if derived:
+        command = type("Sum", (command,), {})
+
+    class Changed(AMP):
+        @command.responder
+        def sum(self, a: int, b: int) -> dict[str, int]:
+            return {"total": a + b}
+
+    assert await converse(Changed, command) == await converse(Math)
+    assert ["answer" if b"total" in box else "question" for box in Boxed.sent] == seen
 
 
 async def test_who_wants_to_see_the_boxes_does(caplog: pytest.LogCaptureFixture) -> None:

@@ -13,6 +13,8 @@ import pytest
 
 from amp_asyncio import AMP, Command, ConnectionLost, Integer, ListOf, String, spawn
 
+pytestmark = pytest.mark.system
+
 # A child as ampoule has them; it tells its parent how far it is.
 THEIR_CHILD = """
 from ampoule.child import AMPChild

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from .conftest import Conversation, on_unix_too
+from .conversations import Conversation, on_unix_too
 
 TEXT = "Grüße: 世界"
 UNKNOWN = "Code<UNKNOWN>: Unknown Error"

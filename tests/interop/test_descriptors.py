@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import Conversation, TwistedProcess, conversing
+from .conversations import Conversation, TwistedProcess, conversing
 from .definitions import open_descriptors
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="it looks into /proc")

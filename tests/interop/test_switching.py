@@ -6,9 +6,9 @@ import asyncio
 
 import pytest
 
-from .conftest import Conversation, on_unix_too, other
+from .conversations import Conversation, on_unix_too, other
+from .securing import PRESENTED, TOTALS, secure
 from .streams import KINDS
-from .test_tls import PRESENTED, TOTALS, secure
 
 MEGABYTE = 1 << 20
 

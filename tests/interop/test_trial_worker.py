@@ -13,7 +13,11 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from amp_asyncio import AMP, Boolean, Command, Integer, String, Unicode, spawn
+
+pytestmark = pytest.mark.system
 
 SUITE = """
 from twisted.internet import defer, reactor, task

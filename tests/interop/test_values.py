@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from .conftest import Conversation, on_unix_too
+from .conversations import Conversation, on_unix_too
 from .definitions import KEY, KINDS, described
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from .conftest import OurPeer, TwistedProcess, conversing
+from .conversations import OurPeer, TwistedProcess, conversing
 from .definitions import KINDS
 
 CONVERSATIONS: dict[str, tuple[Any, ...]] = {

@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from typing import Any
 
 import pytest
-from support import Divide, Echo, Math, Sum, connected, listening, raw_client, reach
-from test_connection import Transport
-from test_conversation import Notify, Patient, Wait
+from support import (
+    Counting,
+    Divide,
+    Echo,
+    Math,
+    Notify,
+    Patient,
+    Sum,
+    Wait,
+    cause_of_loss,
+    connected,
+    limited,
+    listening,
+    raw_client,
+    reach,
+    read_at_all_times,
+    turns,
+)
 
-from amp_asyncio import AMP, AmpBox, BoxParser, ConnectionLost, Limits, TooLong
+from amp_asyncio import AMP, AmpBox, BoxParser, Limits, TooLong
 from amp_asyncio.wire.costs import PAIR_OVERHEAD
-
-
-def made(factory: Any = Math, **limits: Any) -> tuple[Any, Transport]:
-    amp, transport = factory(), Transport()
-    amp.limits = Limits(**limits)
-    amp.connection_made(transport)
-    return amp, transport
 
 
 def command(called: bytes, tag: int | None, **values: bytes) -> bytes:
@@ -87,39 +97,49 @@ async def test_keys_without_end_abort_that_connection_alone(caplog: pytest.LogCa
 
 
 async def test_questions_over_the_window_wait_in_order() -> None:
-    amp, _ = made(window=1500)
-    answers = [amp.callRemote(Echo, data=b"%03d" % number + b"x" * 300) for number in range(10)]
-    await asyncio.sleep(0)
-    assert len(amp._open) == 2
-    for number in range(10):
+    amp, transport = limited(window=1500)
+
+    def ask(number: int) -> asyncio.Future[Any]:
+        return amp.callRemote(Echo, data=b"%03d" % number + b"x" * 300)
+
+    answers = [ask(number) for number in range(10)]
+    for number in range(20):
+        await turns()
+        sent = [int(box[b"data"][:3]) for box in transport.boxes()]
+        assert sent == [*range(min(number + 2, len(answers)))], "two have room in the window"
         tag, data = b"%x" % (number + 1), b"%03d" % number
         amp.data_received(AmpBox(_answer=tag, data=data).serialize())
         assert await answers[number] == {"data": data}
-        assert amp._unanswered <= 1500
-    assert not amp._open
-    assert amp._unanswered == 0
+        if number == 9:
+            # When all are answered, there is as much room as in the beginning.
+            answers += [ask(number) for number in range(10, 20)]
 
 
 async def test_a_question_larger_than_the_window_goes_alone() -> None:
-    amp, _ = made(window=1000)
+    amp, transport = limited(window=1000)
     answers = [amp.callRemote(Echo, data=b"x" * 5000) for _ in range(2)]
     cancelled = amp.callRemote(Echo, data=b"y")
     notice = amp.callRemote(Notify, data=b"z")
     cancelled.cancel()
     for number, answer in enumerate(answers, 1):
-        assert len(amp._open) == 1
+        await turns()
+        assert len(transport.boxes()) == number
         amp.data_received(AmpBox(_answer=b"%x" % number, data=b"").serialize())
         await answer
     assert await notice is None
+    await turns()
+    assert [box[b"_command"] for box in transport.boxes()] == [b"Echo", b"Echo", b"Notify"]
 
 
 async def test_a_cancelled_question_counts_until_it_is_answered() -> None:
-    amp, _ = made(window=1000)
+    amp, transport = limited(window=1000)
     amp.callRemote(Echo, data=b"x" * 900).cancel()
     waiting = amp.callRemote(Echo, data=b"x" * 900)
-    assert len(amp._open) == 1
+    await turns()
+    assert [box[b"_ask"] for box in transport.boxes()] == [b"1"]
     amp.data_received(AmpBox(_error=b"1", _error_code=b"X").serialize())
-    assert len(amp._open) == 1
+    await turns()
+    assert [box[b"_ask"] for box in transport.boxes()] == [b"1", b"2"]
     amp.data_received(AmpBox(_answer=b"2", data=b"").serialize())
     assert await waiting == {"data": b""}
 
@@ -128,21 +148,20 @@ async def test_a_cancelled_question_counts_until_it_is_answered() -> None:
 
 
 async def test_commands_over_the_limit_of_responders_wait_in_order() -> None:
-    amp, _ = made(Patient, max_concurrent_responders=2)
+    amp, transport = limited(Patient, max_concurrent_responders=2)
     for number in range(5):
         amp.data_received(command(b"Wait", number, name=b"%d" % number))
     amp.data_received(command(b"Divide", 9, a=b"1", b=b"1"))
     started = []
     for number in range(5):
         started.append(await amp.started.get())
-        assert len(amp._responders) <= 2
+        assert len(started) + amp.started.qsize() - len(amp.finished) <= 2
         if number >= 1:
             amp.gate(str(number - 1)).set_result(None)
     amp.gate("4").set_result(None)
     assert started == list("01234")
-    await amp._finish_responders()
-    assert not amp._backlog
-    assert amp._backlog_size == 0
+    await transport.until(lambda: len(transport.boxes()) == 6)
+    assert sorted(box[b"_answer"] for box in transport.boxes()) == [*b"0 1 2 3 4 9".split()]
 
 
 async def test_responders_that_call_back_more_of_them_than_run_at_once() -> None:
@@ -164,28 +183,31 @@ async def test_responders_that_call_back_more_of_them_than_run_at_once() -> None
 
 
 async def test_reading_pauses_at_the_backlog_and_goes_on_at_half_of_it() -> None:
-    amp, transport = made(Patient, max_concurrent_responders=1, window=1000, max_backlog=4000)
+    amp, transport = limited(Patient, max_concurrent_responders=1, window=1000, max_backlog=4000)
     box = command(b"Wait", 1, name=b"x")
     for _ in range(10):
         amp.data_received(box)
     assert transport.reading
     amp.data_received(box)
     assert not transport.reading
-    waiting = len(amp._backlog)
+    size, waiting = len(box) + 3 * PAIR_OVERHEAD, 10
+    assert waiting * size > 4000 >= (waiting - 1) * size
+    await amp.started.get()
     while not transport.reading:
+        assert waiting * size > 2000
+        amp.let("x")
         await amp.started.get()
-        assert len(amp._backlog) <= waiting
-        amp.gates.pop("x").set_result(None)
-        await asyncio.sleep(0)
-    assert amp._backlog_size <= 2000
+        waiting -= 1
+        await turns()
+    assert waiting * size <= 2000
     amp.connection_lost(None)
-    amp.gate("x").set_result(None)
-    await amp._finish_responders()
-    assert not amp._backlog
+    amp.let("x")
+    await turns()
+    assert amp.started.empty(), "those that waited are dropped"
 
 
 async def test_no_command_begins_while_too_many_answers_are_not_taken() -> None:
-    amp, transport = made(window=1000, max_backlog=4000)
+    amp, transport = limited(window=1000, max_backlog=4000)
     amp.pause_writing()
     transport.buffered = 3999
     amp.data_received(command(b"Divide", 1, a=b"1", b=b"1"))
@@ -195,25 +217,28 @@ async def test_no_command_begins_while_too_many_answers_are_not_taken() -> None:
     amp.data_received(command(b"Divide", 2, a=b"1", b=b"1"))
     await asyncio.sleep(0)
     assert len(transport.written) == 1
-    closing = asyncio.ensure_future(amp._finish_responders())
-    await asyncio.sleep(0)
-    assert not closing.done()
+    closing = asyncio.ensure_future(amp.close(None))
+    await turns()
+    assert transport.done == []
+    assert len(transport.written) == 1
     transport.buffered = 0
     amp.resume_writing()
-    await asyncio.sleep(0)
+    await transport.until(lambda: transport.done)
     assert len(transport.written) == 2
+    amp.connection_lost(None)
     await closing
 
 
 async def test_nobody_waits_for_a_backlog_that_is_lost() -> None:
-    amp, transport = made(window=1000, max_backlog=4000)
+    amp, transport = limited(window=1000, max_backlog=4000)
     amp.pause_writing()
     transport.buffered = 4000
     amp.data_received(command(b"Divide", 2, a=b"1", b=b"1"))
-    closing = asyncio.ensure_future(amp._finish_responders())
-    await asyncio.sleep(0)
+    closing = asyncio.ensure_future(amp.close(None))
+    await turns()
     amp.connection_lost(None)
     await closing
+    assert transport.written == []
 
 
 async def test_a_peer_that_asks_and_does_not_read_is_ended() -> None:
@@ -231,64 +256,83 @@ async def test_a_peer_that_asks_and_does_not_read_is_ended() -> None:
                     writer.write(command(b"Echo", 1, data=b"x" * 60000))
                     await writer.drain()
             await amps[0].wait_closed()
-    with pytest.raises(ConnectionLost) as caught:
-        await amps[0].callRemote(Sum, a=1, b=1)
-    assert "nothing has moved for 0.05 seconds" in str(caught.value.__cause__)
+    assert "nothing has moved for 0.05 seconds" in str(await cause_of_loss(amps[0]))
 
 
 async def test_slow_progress_is_no_stall() -> None:
-    amp, transport = made(
-        Patient, max_concurrent_responders=1, window=1000, max_backlog=1000, stall_timeout=0.01
+    amp, transport = limited(
+        Patient, max_concurrent_responders=1, window=1000, max_backlog=3000, stall_timeout=0.2
     )
-    for _ in range(10):
-        amp.data_received(command(b"Wait", 1, name=b"x"))
-    timer = amp._stall_timer
+    box = command(b"Wait", 1, name=b"x")
+    while transport.reading:
+        amp.data_received(box)
+    for _ in range(12):
+        await amp.started.get()
+        await asyncio.sleep(0.05)
+        assert transport.done == []
+        amp.let("x")
+        amp.data_received(box)
     await amp.started.get()
-    amp.gates.pop("x").set_result(None)
-    while amp._stall_timer is timer:
-        await asyncio.sleep(0)
-    assert transport.done == []
-    while "abort" not in transport.done:
-        await asyncio.sleep(0)
+    await transport.until(lambda: transport.done)
+    assert transport.done == ["abort"]
     amp.connection_lost(None)
-    amp.gate("x").set_result(None)
-    await amp._finish_responders()
+    assert "nothing has moved for 0.2 seconds" in str(await cause_of_loss(amp))
+    amp.let("x")
+    await turns()
 
 
 # --- silence ---
 
 
 async def test_a_connection_on_which_no_complete_box_arrives_is_ended() -> None:
-    amp, transport = made(idle_timeout=0.02)
+    amp, transport = limited(idle_timeout=0.02)
+    heard = asyncio.get_running_loop().time()
     amp.data_received(command(b"Divide", 1, a=b"1", b=b"1") + b"\0")
-    heard = amp._heard_at
-    while "abort" not in transport.done:
-        await asyncio.sleep(0)
+    await transport.until(lambda: "abort" in transport.done)
     assert asyncio.get_running_loop().time() - heard > 0.019
-    assert "no complete box" in str(amp._error)
     amp.connection_lost(None)
+    assert "no complete box" in str(await cause_of_loss(amp))
 
 
 async def test_a_box_that_came_meanwhile_puts_the_end_off() -> None:
-    amp, transport = made(idle_timeout=1000)
-    amp._heard_at += 500
-    amp._watch_for_silence(1000)
-    assert transport.done == []
+    amp, transport = limited(idle_timeout=0.2)
+    for tag in range(8):
+        amp.data_received(command(b"Divide", tag, a=b"1", b=b"1"))
+        await asyncio.sleep(0.05)
+        assert transport.done == []
+    await transport.until(lambda: transport.done)
+    assert transport.done == ["abort"]
     amp.connection_lost(None)
-    assert amp._idle_timer.cancelled()
+
+
+async def test_no_timer_outlives_the_connection() -> None:
+    amp, transport = limited(Patient, idle_timeout=1000, stall_timeout=1000, max_backlog=10, window=10)
+    amp.data_received(command(b"Unheard", 1) + 2 * command(b"Wait", 2, name=b"x"))
+    amp.connection_lost(None)
+    await amp.started.get()
+    amp.let("x")
+    await turns()
+    gone = weakref.ref(amp)
+    del amp, transport
+    gc.collect()
+    assert gone() is None
 
 
 async def test_a_connection_that_we_do_not_read_is_not_silent() -> None:
-    amp, transport = made(idle_timeout=0.01)
-    amp.pause_receiving()
-    for _ in range(2):
-        timer = amp._idle_timer
-        while amp._idle_timer is timer:
-            await asyncio.sleep(0)
+    amp, transport = limited(
+        Patient, max_concurrent_responders=1, window=1000, max_backlog=1000, idle_timeout=0.05
+    )
+    while transport.reading:
+        amp.data_received(command(b"Wait", 1, name=b"x"))
+    await amp.started.get()
+    await asyncio.sleep(0.1)
     assert transport.done == []
     amp.finish_writing()
-    assert amp._idle_timer.cancelled()
+    await asyncio.sleep(0.1)
+    assert transport.done == ["write_eof"], "the peer has longer than that to close its side"
     amp.connection_lost(None)
+    amp.let("x")
+    await turns()
 
 
 # --- both sides at once ---
@@ -296,13 +340,7 @@ async def test_a_connection_that_we_do_not_read_is_not_silent() -> None:
 
 @pytest.mark.parametrize("size", [60_000, 10])
 async def test_two_peers_that_flood_each_other(size: int) -> None:
-    paused = []
-
-    class Peer(Math):
-        def _pause_for_backlog(self) -> None:
-            paused.append(self)
-            super()._pause_for_backlog()
-
+    class Peer(Counting):
         @Echo.responder
         def echo(self, data: bytes) -> dict[str, bytes]:
             return {"data": data or b"x" * 60000}
@@ -315,8 +353,8 @@ async def test_two_peers_that_flood_each_other(size: int) -> None:
                 assert len(answer["data"]) == 60000
 
         floods = [flood(peer) for peer in (server, client) for _ in range(100)]
-        await asyncio.gather(*floods)
-        assert paused == []
+        async with read_at_all_times(server, client):
+            await asyncio.gather(*floods)
 
 
 async def test_a_flood_of_commands_that_want_no_answer_is_held_back_and_none_is_lost() -> None:
@@ -339,27 +377,25 @@ async def test_a_flood_of_commands_that_want_no_answer_is_held_back_and_none_is_
 
 async def test_waiting_and_divided() -> None:
     """Plain responders need no turn among those that wait, but keep their place in the order."""
-    amp, transport = made(Patient, max_concurrent_responders=1)
+    amp, transport = limited(Patient, max_concurrent_responders=1)
     amp.data_received(command(b"Wait", 1, name=b"x") + command(b"Divide", 2, a=b"1", b=b"1"))
     await amp.started.get()
     assert transport.written == []
-    amp.gate("x").set_result(None)
-    await amp._finish_responders()
-    await asyncio.sleep(0)
-    assert b"quotient" in b"".join(transport.written)
+    amp.let("x")
+    await transport.until(lambda: len(transport.boxes()) == 2)
+    assert [*transport.boxes()[1]] == [b"_answer", b"quotient"]
     assert Wait.commandName == b"Wait"
     assert Divide.commandName == b"Divide"
 
 
 async def test_refusals_wait_for_their_turn_too() -> None:
-    amp, transport = made(window=1000, max_backlog=4000)
+    amp, transport = limited(window=1000, max_backlog=4000)
     amp.pause_writing()
     transport.buffered = 4000
     for tag in range(5):
         amp.data_received(command(b"Unheard", tag))
     await asyncio.sleep(0)
     assert transport.written == []
-    assert len(amp._backlog) == 5
     transport.buffered = 0
     amp.resume_writing()
     await asyncio.sleep(0)
@@ -374,7 +410,7 @@ async def test_the_answers_of_one_turn_are_bounded() -> None:
         def divide(self, a: int, b: int) -> dict[str, float]:
             raise ZeroDivisionError("x" * 60000)
 
-    amp, transport = made(Large, window=1000, max_backlog=1_000_000)
+    amp, transport = limited(Large, window=1000, max_backlog=1_000_000)
     keep = transport.write
 
     def write(data: bytes) -> None:
@@ -384,28 +420,29 @@ async def test_the_answers_of_one_turn_are_bounded() -> None:
 
     transport.write = write  # type: ignore[method-assign]
     amp.data_received(command(b"Divide", 1, a=b"1", b=b"0") * 60)
-    assert 1_000_000 <= amp.unsent() < 1_100_000
-    assert len(amp._backlog) == 60 - len(transport.written)
-    while amp._backlog:
+    await turns()
+    assert 1_000_000 <= transport.buffered < 1_100_000
+    for answered in (34, 51, 60):
         transport.buffered = 0
         amp.resume_writing()
-        assert amp.unsent() < 1_100_000
-    assert len(transport.written) == b"".join(transport.written).count(b"ZERO_DIVISION") == 60
+        await turns()
+        assert transport.buffered < 1_100_000
+        assert len(transport.boxes()) == answered
+    assert all(box[b"_error_code"] == b"ZERO_DIVISION" for box in transport.boxes())
 
 
 async def test_a_window_of_tiny_questions_is_less_than_a_backlog() -> None:
-    class Tiny(Math):
+    class Tiny(Counting):
         limits = Limits(max_concurrent_responders=1, window=100_000, max_backlog=100_000)
 
-    async with connected(Tiny, Tiny) as (server, client):
+    async with connected(Tiny, Tiny) as (server, client), read_at_all_times(server):
         answers = [client.callRemote(Sum, a=1, b=1) for _ in range(2000)]
         assert await asyncio.gather(*answers) == 2000 * [{"total": 2}]
-        assert server._stall_timer is None
 
 
 async def test_a_full_outbox_does_not_wait_for_the_end_of_the_turn() -> None:
     """Commands that want no answer are done at once: for them, that end might never come."""
-    amp, transport = made()
+    amp, transport = limited()
     for _ in range(10):
         await amp.callRemote(Notify, data=b"x" * 60_000)
     assert len(transport.written) == 10
@@ -438,7 +475,7 @@ async def test_a_reader_that_is_slow_but_never_fills_the_transport() -> None:
 
 
 async def test_one_connection_does_not_keep_the_others_waiting() -> None:
-    amp, transport = made()
+    amp, transport = limited()
     amp.data_received(command(b"Divide", 1, a=b"1", b=b"1") * 150)
     turns = []
     for _ in range(8):
@@ -449,10 +486,12 @@ async def test_one_connection_does_not_keep_the_others_waiting() -> None:
 
 
 async def test_what_was_read_of_a_box_is_freed_with_the_connection() -> None:
-    amp, _ = made(max_box_size=100_000)
+    amp, _ = limited(max_box_size=100_000)
     amp.data_received(b"".join(b"\0\4%04x\0\0" % number for number in range(500)))
     amp.data_received(b"".join(b"\0\4%04x\0\0" % number for number in range(500, 1000)))
-    assert isinstance(amp._error, TooLong)
-    assert amp._error.__traceback__ is None
     amp.connection_lost(None)
-    assert not amp._parser.in_box
+    cause = await cause_of_loss(amp)
+    assert isinstance(cause, TooLong)
+    assert cause.__traceback__ is None, "it would keep what was read alive"
+    parsers = [parser for parser in gc.get_objects() if isinstance(parser, BoxParser)]
+    assert not any(parser.in_box for parser in parsers)

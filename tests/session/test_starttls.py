@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fakes import Recorder, Transport
 from pki import issue
-from support import Divide, Echo, Math, Sum, connected, raw_client
-from test_connection import Transport, on_transport
-from test_switching import Recorder, Switching, SwitchTo
+from support import Divide, Echo, Math, Sum, Switching, SwitchTo, connected, on_transport, raw_client
 
 from amp_asyncio import (
     AMP,
@@ -51,17 +50,32 @@ class Secure(Math):
         self.asked = asyncio.Event()
         self.gate = asyncio.Event()
         self.gate.set()
+        self.responder: Any = None
         self.refusal: Exception | None = None
         if terms is not None:
             self.terms = terms
 
     @StartTLS.responder
     async def secure(self) -> dict[str, Any]:
+        self.responder = asyncio.current_task()
         self.asked.set()
         await self.gate.wait()
         if self.refusal is not None:
             raise self.refusal
         return self.terms
+
+
+class Told(Math):
+    """Says when it has its first answer: who waits for that goes on before the handshake begins."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.answered = asyncio.Event()
+
+    def ampBoxReceived(self, box: AmpBox) -> None:
+        if b"_answer" in box:
+            self.answered.set()
+        super().ampBoxReceived(box)
 
 
 class Refusable(StartTLS):
@@ -415,9 +429,7 @@ async def test_nothing_is_in_the_clear_behind_the_exchange() -> None:
             client.let(0).set()  # It finishes while the answer to StartTLS is awaited.
             await server.asked.wait()
             server.let(0).set()
-            await server._finish_responders()
-            while server._change is None and server.hostCertificate is None:
-                await asyncio.sleep(0)
+            await asyncio.wait([server.responder])
             during += [server.callRemote(Slow, number=number) for number in range(10)]
             for number in range(10):
                 client.let(number).set()
@@ -573,7 +585,7 @@ async def test_a_peer_that_drops_instead_of_shaking_hands() -> None:
 
 @pytest.mark.parametrize("when", ["asked", "answered", "shaking", "secured"])
 async def test_aborted_at_each_step(when: str) -> None:
-    async with connected(Secure, Math) as (server, client):
+    async with connected(Secure, Told) as (server, client):
         server.gate.clear()
         secured = client.callRemote(StartTLS)
         await server.asked.wait()
@@ -581,12 +593,10 @@ async def test_aborted_at_each_step(when: str) -> None:
             client.abort()
         server.gate.set()
         if when == "answered":
-            while client._changing_task is None:
-                await asyncio.sleep(0)
+            await client.answered.wait()
             client.abort()
         if when == "shaking":
-            while client._changing_task is None:
-                await asyncio.sleep(0)
+            await client.answered.wait()
             for _ in range(3):
                 await asyncio.sleep(0)
             client.abort()
@@ -622,25 +632,29 @@ async def test_a_transport_that_cannot_do_it() -> None:
 @pytest.mark.parametrize("given_up", [False, True])
 async def test_a_handshake_that_is_cancelled_from_outside(given_up: bool) -> None:
     """As a loop that shuts down does it with every task."""
-    talks = []
+    talks = set()
+    shaking = asyncio.Event()
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        talks.append(asyncio.current_task())
+        talks.add(asyncio.current_task())
         await reader.read(1000)
         writer.write(AmpBox(_answer=b"1").serialize())
         with suppress(ConnectionError):
+            assert await reader.read(1000)
+            shaking.set()
             await reader.read()
         writer.close()
 
     async with await asyncio.start_server(talk, "127.0.0.1", 0) as server:
         async with connect(*server.sockets[0].getsockname()) as client:
+            before = asyncio.all_tasks()
             secured = client.callRemote(StartTLS)
-            while client._changing_task is None:
-                await asyncio.sleep(0)
+            await shaking.wait()
             if given_up:
                 secured.cancel()
                 await asyncio.sleep(0)
-            client._changing_task.cancel()
+            for task in asyncio.all_tasks() - before - talks:
+                task.cancel()
             with pytest.raises(asyncio.CancelledError if given_up else ConnectionLost):
                 await secured
             await client.wait_closed()
@@ -672,9 +686,11 @@ async def test_a_responder_whose_answers_are_not_read_when_tls_starts() -> None:
         tls, incoming, first = hello(CLIENT.ssl_context(server_side=False))
         writer.write(AmpBox(_command=b"StartTLS", _ask=b"end").serialize() + first)
         await writer.drain()
-        while not made[0]._changing_task:
-            await asyncio.sleep(0)
-        assert made[0]._congested
+        await made[0].asked.wait()
+        await asyncio.wait([made[0].responder])
+        transport = made[0].transport
+        assert transport is not None
+        assert transport.get_write_buffer_size() > 0
         answers += AmpBox(_answer=b"end").serialize()
         assert await reader.readexactly(len(answers)) == answers
         while True:
@@ -708,14 +724,14 @@ async def test_closing_when_the_peer_never_goes_on(swallowed: str) -> None:
         writer.close()
 
     async with await asyncio.start_server(talk, "127.0.0.1", 0) as server:
-        client = await connect(*server.sockets[0].getsockname())
+        host, port = server.sockets[0].getsockname()
+        client = await connect(host, port, Told)
         secured = client.callRemote(StartTLS)
         if swallowed == "question":
             await asyncio.sleep(0)
             secured.cancel()
         else:
-            while client._changing_task is None:
-                await asyncio.sleep(0)
+            await client.answered.wait()
         await client.close(timeout=0.01)
         if swallowed == "hello":
             with pytest.raises(ConnectionLost):
@@ -724,10 +740,9 @@ async def test_closing_when_the_peer_never_goes_on(swallowed: str) -> None:
 
 
 async def test_closing_waits_for_the_handshake() -> None:
-    async with connected(Secure, Math) as (server, client):
+    async with connected(Secure, Told) as (server, client):
         secured = client.callRemote(StartTLS)
-        while client._changing_task is None:
-            await asyncio.sleep(0)
+        await client.answered.wait()
         await asyncio.gather(client.close(), server.close())
         await secured
 
@@ -766,15 +781,21 @@ async def test_secured_and_then_switched() -> None:
 async def test_boxes_that_come_before_start_tls_has_returned_wait_for_it() -> None:
     """The peer, as the TLS client, is done first: its questions are in one segment with that."""
 
+    answered = asyncio.Event()
+
     class Server(Switching):
+        def ampBoxReceived(self, box: AmpBox) -> None:
+            super().ampBoxReceived(box)
+            if box.get(b"_command") == b"StartTLS":
+                answered.set()
+
         @StartTLS.responder
         def secure(self) -> dict[str, Any]:
             return {"tls_serverSide": False}
 
     async with connected(Server, Switching) as (server, client):
         secured = client.callRemote(StartTLS, tls_serverSide=True)
-        while server._change is None:
-            await asyncio.sleep(0)
+        await answered.wait()
         total = server.callRemote(Sum, a=1, b=1)
         switched = server.callRemote(SwitchTo, Recorder, name="x")
         assert await secured == {}

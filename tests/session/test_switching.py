@@ -10,11 +10,23 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from support import Echo, Math, Sum, connected, listening, raw_client, reach
-from test_connection import Transport
-from test_conversation import Explode
+from fakes import BufferedRecorder, Notes, Recorder, Transport
+from support import (
+    Echo,
+    Explode,
+    Math,
+    Sum,
+    Switching,
+    SwitchTo,
+    connected,
+    listening,
+    on_transport,
+    raw_client,
+    reach,
+    switch_box,
+    turns,
+)
 
-import amp_asyncio.connection
 from amp_asyncio import (
     AMP,
     AmpBox,
@@ -22,103 +34,9 @@ from amp_asyncio import (
     ProtocolSwitchCommand,
     ProtocolSwitched,
     StartTLS,
-    Unicode,
     connect,
     parseString,
 )
-
-
-class SwitchTo(ProtocolSwitchCommand):
-    arguments = [(b"name", Unicode())]
-    errors = {PermissionError: b"NO"}
-
-
-class Notes(asyncio.BaseProtocol):
-    """Writes down what happens to it."""
-
-    def __init__(self) -> None:
-        self.transport: Any = None
-        self.data = b""
-        self.events: list[str] = []
-        self.waiters: list[tuple[Callable[[], bool], asyncio.Future[None]]] = []
-
-    def note(self, event: str) -> None:
-        self.events.append(event)
-        self.check()
-
-    def check(self) -> None:
-        for condition, future in self.waiters:
-            if condition() and not future.done():
-                future.set_result(None)
-
-    async def until(self, condition: Callable[[], bool]) -> None:
-        future = asyncio.get_running_loop().create_future()
-        self.waiters.append((condition, future))
-        self.check()
-        await future
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = transport
-        self.note("made")
-
-    def received(self, data: bytes) -> None:
-        self.data += data
-        self.check()
-
-    def eof_received(self) -> None:
-        self.note("eof")
-
-    def pause_writing(self) -> None:
-        self.note("pause")
-
-    def resume_writing(self) -> None:
-        self.note("resume")
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.note("lost")
-
-
-class Recorder(Notes, asyncio.Protocol):
-    def data_received(self, data: bytes) -> None:
-        self.received(data)
-
-
-class BufferedRecorder(Notes, asyncio.BufferedProtocol):
-    """Gets its data through the other interface; its buffers have room for three bytes."""
-
-    def get_buffer(self, sizehint: int) -> bytearray:
-        self.buffer = bytearray(3)
-        return self.buffer
-
-    def buffer_updated(self, nbytes: int) -> None:
-        self.received(bytes(self.buffer[:nbytes]))
-
-
-class Switching(Math):
-    """Switches to `inner` when asked to, unless there is a `refusal`; waits for `gate` before."""
-
-    refusal: Exception | None = None
-
-    def __init__(self, inner: Callable[[], Any] = Recorder) -> None:
-        super().__init__()
-        self.make = inner
-        self.inner: Any = None
-        self.asked = asyncio.Event()
-        self.gate: asyncio.Event | None = None
-
-    @SwitchTo.responder
-    async def switch(self, name: str) -> Any:
-        self.asked.set()
-        if self.gate is not None:
-            await self.gate.wait()
-        if self.refusal is not None:
-            raise self.refusal
-        self.inner = self.make()
-        return self.inner
-
-
-def switch_box(tag: bytes = b"1") -> bytes:
-    return AmpBox(_command=b"SwitchTo", _ask=tag, name=b"x").serialize()
 
 
 @pytest.mark.parametrize("kind", [Recorder, BufferedRecorder])
@@ -200,9 +118,11 @@ async def test_a_responder_that_finishes_while_in_doubt_answers_after_the_refusa
         def __init__(self) -> None:
             super().__init__()
             self.gate = asyncio.Event()
+            self.task: Any = None
 
         @Echo.responder
         async def echo(self, data: bytes) -> dict[str, bytes]:
+            self.task = asyncio.current_task()
             await self.gate.wait()
             return {"data": data}
 
@@ -214,7 +134,7 @@ async def test_a_responder_that_finishes_while_in_doubt_answers_after_the_refusa
         switched = client.callRemote(SwitchTo, Recorder, name="x")
         await server.asked.wait()
         client.gate.set()
-        await client._finish_responders()
+        await asyncio.wait([client.task])
         assert not echo.done()
         server.gate.set()
         with pytest.raises(PermissionError):
@@ -328,24 +248,17 @@ async def test_a_plain_responder_switches_too(plain: bool) -> None:
 
 
 async def test_streams() -> None:
-    loop = asyncio.get_running_loop()
-    streams: list[tuple[asyncio.StreamReader, asyncio.StreamReaderProtocol]] = []
+    streams: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
 
     def stream() -> asyncio.StreamReaderProtocol:
-        reader = asyncio.StreamReader()
-        streams.append((reader, asyncio.StreamReaderProtocol(reader)))
-        return streams[-1][1]
+        def opened(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            streams.append((reader, writer))
+
+        return asyncio.StreamReaderProtocol(asyncio.StreamReader(), opened)
 
     async with connected(lambda: Switching(stream), AMP) as (_, client):
         await client.callRemote(SwitchTo, stream, name="x")
-        (server_reader, server_protocol), (reader, protocol) = streams
-        writer = asyncio.StreamWriter(protocol._transport, protocol, reader, loop)  # type: ignore[attr-defined]
-        server_writer = asyncio.StreamWriter(
-            server_protocol._transport,  # type: ignore[attr-defined]
-            server_protocol,
-            server_reader,
-            loop,
-        )
+        (server_reader, server_writer), (reader, writer) = streams
         data = b"0123456789abcdef" * 65536
         writer.write(data)
         writer.write_eof()
@@ -386,15 +299,17 @@ async def test_a_new_protocol_that_raises_when_it_takes_over(
     amp: Any = AMP() if side == "client" else Switching(Broken)
     transport = Transport()
     amp.connection_made(transport)
-    if when == "eof_received":
-        amp._peer_finished = True
     if side == "client":
         switched = amp.callRemote(SwitchTo, Broken, name="x")
-        amp.data_received(ACK + b"data")
-        assert await switched == {}
     else:
         amp.data_received(switch_box() + b"data")
-        await amp._finish_responders()
+    if when == "eof_received":
+        amp.eof_received()
+    if side == "client":
+        amp.data_received(ACK + b"data")
+        assert await switched == {}
+    await transport.until(lambda: "abort" in transport.done)
+    await turns()
     assert transport.done[-1] == "abort"
     assert "broken" in caplog.text
 
@@ -404,7 +319,7 @@ async def test_the_new_protocol_learns_what_the_old_one_knew() -> None:
     amp.connection_made(transport)
     switched = amp.callRemote(SwitchTo, Recorder, name="x")
     amp.pause_writing()
-    amp._peer_finished = True
+    amp.eof_received()
     amp.data_received(ACK)
     await switched
     inner: Any = amp.innerProtocol
@@ -490,7 +405,9 @@ async def test_refused_while_the_transport_is_congested() -> None:
         with pytest.raises(PermissionError):
             await switched
         total = client.callRemote(Sum, a=1, b=1)
-        assert client._waiting, "questions wait for the transport now"
+        for _ in range(2):
+            assert await server.callRemote(Sum, a=2, b=2) == {"total": 4}
+        assert not total.done(), "questions wait for the transport now"
         client.resume_writing()
         assert await total == {"total": 2}
 
@@ -607,16 +524,14 @@ async def test_a_factory_that_raises_what_no_future_can() -> None:
         await server.inner.until(lambda: "lost" in server.inner.events)
 
 
-async def test_an_end_that_waits_for_a_change_does_not_wait_for_ever(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(amp_asyncio.connection, "_LINGER", 0)
-    async with connected(Switching, Math) as (server, client):
-        server.gate = asyncio.Event()
-        switched = client.callRemote(SwitchTo, Recorder, name="x")
-        await server.asked.wait()
-        client.finish_writing()
-        client.finish_writing()
-        with pytest.raises(ConnectionLost):
-            await switched
-        server.gate.set()
+@pytest.mark.slow  # The peer has ten seconds.
+async def test_an_end_that_waits_for_a_change_does_not_wait_for_ever() -> None:
+    client, transport = on_transport(AMP)
+    switched = client.callRemote(SwitchTo, Recorder, name="x")
+    client.finish_writing()
+    client.finish_writing()
+    await transport.until(lambda: transport.done)
+    assert transport.done == ["abort"]
+    client.connection_lost(None)
+    with pytest.raises(ConnectionLost):
+        await switched

@@ -28,7 +28,6 @@ from cryptography.hazmat.primitives.serialization import (
 from pki import issue
 
 from amp_asyncio import Certificate, PrivateCertificate
-from amp_asyncio.tls import keyfiles
 from amp_asyncio.tls.certificates import make_ssl_context
 
 ROOT = issue("Root", authority=True)
@@ -636,7 +635,9 @@ def files(
     if request.param == "no memfd_create":
         monkeypatch.delattr(os, "memfd_create", raising=False)
     elif request.param == "no /proc":
-        monkeypatch.setattr(keyfiles, "_DESCRIPTORS", str(tmp_path / "none"))
+        isdir = os.path.isdir
+        there = lambda path: path != "/proc/self/fd" and isdir(path)  # noqa: E731
+        monkeypatch.setattr(os.path, "isdir", there)
     elif request.param == "memfd_create is forbidden":
 
         def memfd_create(name: str) -> int:

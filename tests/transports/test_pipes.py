@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import ssl
+import struct
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from io import FileIO
 from typing import Any
 
 import pytest
-from support import Echo, Math, Sum
-from test_switching import BufferedRecorder, Notes, Recorder, Switching, SwitchTo
+from fakes import BufferedRecorder, Notes, Recorder
+from support import Echo, Math, Sum, Switching, SwitchTo, turns
 
 from amp_asyncio import AMP, ConnectionLost, StartTLS, UnhandledCommand
 from amp_asyncio.transports.pipes import PipeTransport, unbroken
@@ -72,12 +74,6 @@ async def piped(
             transport.abort()
             transport.release()
             await turns()
-
-
-async def turns() -> None:
-    """Let the loop do all that it has to do at once."""
-    for _ in range(10):
-        await asyncio.sleep(0)
 
 
 async def rest(reads: FileIO) -> bytes:
@@ -338,11 +334,23 @@ async def test_a_pipe_that_breaks_behind_the_last_byte_is_what_ended_it() -> Non
 
 
 async def test_a_pipe_that_cannot_be_read() -> None:
+    """A socket in place of the pipe: its peer can make reading fail."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        peer = socket.create_connection(listener.getsockname())
+        read, _ = listener.accept()
+    other, end = os.pipe()
     protocol = Recorded()
-    async with piped(protocol) as (transport, _, _):
-        transport._reading_lost(OSError("a disk on fire"))  # What loops do with an error of `read`.
+    # (asyncio says it in the log of the loop, too.)
+    told: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: told.append(context))
+    with FileIO(other):
+        transport = PipeTransport(protocol, FileIO(read.detach()), FileIO(end, "wb"), {})
+        await transport.connect()
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        peer.close()
         await protocol.lost()
-    assert str(protocol.error) == "a disk on fire"
+    assert isinstance(protocol.error, ConnectionResetError)
+    assert all(context["exception"] is protocol.error for context in told)
 
 
 async def test_broken_before_it_is_connected() -> None:

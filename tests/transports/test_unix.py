@@ -13,6 +13,7 @@ import ssl
 import warnings
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -261,6 +262,7 @@ async def test_descriptors_come_before_their_data(buffered: bool) -> None:
 async def test_where_the_kernel_cannot_say_that_nobody_inherits(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    # (A private name: it is set when the module is imported, from what this kernel can do.)
     monkeypatch.setattr("amp_asyncio.transports.rights._CLOSE_ON_EXEC", 0)
     recorder = Recorder()
     async with transport_and_peer(recorder) as (_, peer):
@@ -386,33 +388,74 @@ async def test_an_empty_buffer_is_an_error() -> None:
     assert len(complaints) == 1
 
 
+class HeldLoop:
+    """The running loop, but for what it is to call: a test does that."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.soon: list[Callable[[], Any]] = []
+        self.reader: Any = None
+
+    def call_soon(self, callback: Callable[..., Any], *arguments: Any) -> None:
+        self.soon.append(partial(callback, *arguments))
+
+    def add_reader(self, descriptor: int, callback: Callable[[], Any]) -> None:
+        self.reader = callback
+
+    def remove_reader(self, descriptor: int) -> None:
+        self.reader = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.loop, name)
+
+
 @pytest.mark.parametrize("method", ["connection_made", "data_received", "pause_writing"])
 async def test_an_exit_is_nobodys_to_catch(method: str) -> None:
     """It goes through the transport to the loop, which asyncio ends with it."""
     recorder = Recorder()
+    loop: Any = HeldLoop()
     ours, peer = socket.socketpair()
     with peer:
-        transport = DescriptorTransport(asyncio.get_running_loop(), ours, recorder)
+        transport = DescriptorTransport(loop, ours, recorder)
 
         def exit_now(*arguments: Any) -> None:
             raise SystemExit
 
-        await recorder.until(lambda: recorder.transport)
+        if method != "connection_made":
+            loop.soon.pop()()
         setattr(recorder, method, exit_now)
         peer.send(b"x")
         with pytest.raises(SystemExit):
-            if method == "pause_writing":
-                transport.write(bytes(1_000_000))
+            if method == "connection_made":
+                loop.soon.pop()()
+            elif method == "data_received":
+                loop.reader()
             else:
-                transport._call(method, b"")
+                transport.write(bytes(1_000_000))
         transport.abort()
-        await recorder.until(lambda: recorder.lost)
+        loop.soon.pop()()
+        assert recorder.lost
+
+
+async def test_a_loop_that_is_wrong_about_what_there_is_to_read() -> None:
+    recorder = Recorder()
+    loop: Any = HeldLoop()
+    ours, peer = socket.socketpair()
+    with peer:
+        transport = DescriptorTransport(loop, ours, recorder)
+        loop.soon.pop()()
+        loop.reader()
+        peer.send(b"x")
+        loop.reader()
+        assert recorder.data == b"x"
+        transport.abort()
+        loop.soon.pop()()
+    assert recorder.calls == ["connection_made", "data_received", "connection_lost"]
 
 
 async def test_what_else_comes_along_is_left_alone() -> None:
     recorder = Recorder()
     async with transport_and_peer(recorder) as (transport, peer):
-        transport._read()  # As where the loop was wrong, and there is nothing to read.
         transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         send_with(peer, b"x", pipe_with(b"one"))
         await recorder.until(lambda: recorder.data == b"x")
@@ -574,6 +617,7 @@ async def test_descriptors_ride_at_their_place() -> None:
 
 async def test_descriptors_behind_what_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where others want the loop in between, and the end waits behind them all."""
+    # (A private name: a thousand descriptors would have to be on their way to reach its value.)
     monkeypatch.setattr("amp_asyncio.transports.rights._PIECES", 2)
     recorder = Recorder()
     async with transport_and_peer(recorder, small=True) as (transport, peer):

@@ -6,12 +6,22 @@ from collections.abc import Iterable
 from typing import Any
 
 import pytest
+from fakes import Recorder
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from support import Echo, Math, Sum, connected, listening, raw_client
-from test_large import PIECE, SIZES, sample
-from test_parser import BOXES, CUTS, fed, pieces, single_bytes, wire
-from test_switching import Recorder, Switching, switch_box
+from samples import BOXES, CUTS, PIECE, SIZES, fed, pieces, sample, single_bytes, wire
+from support import (
+    Echo,
+    Math,
+    Sum,
+    Switching,
+    connected,
+    limited,
+    listening,
+    raw_client,
+    switch_box,
+    turns,
+)
 
 from amp_asyncio import (
     AMP,
@@ -226,9 +236,22 @@ async def test_what_is_on_the_wire() -> None:
 async def test_questions_that_wait() -> None:
     async with connected(Modern, modern) as (_, client):
         answers = [client.callRemote(Echo, data=sample(700_000 + n)) for n in range(4)]
-        assert client._waiting
         for n, answer in enumerate(answers):
             assert await answer == {"data": sample(700_000 + n)}
+
+
+async def test_questions_over_the_window_wait() -> None:
+    amp, transport = limited(modern, window=1024 * 1024)
+    answers = [amp.callRemote(Echo, data=sample(700_000 + n)) for n in range(4)]
+    for n, answer in enumerate(answers):
+        await turns()
+        questions = [
+            {b"_command": b"Echo", b"_ask": b"%x" % (m + 1), b"data": sample(700_000 + m)}
+            for m in range(n + 1)
+        ]
+        assert b"".join(transport.written) == written(questions)
+        amp.data_received(written([{b"_answer": b"%x" % (n + 1), b"data": b"x"}]))
+        assert await answer == {"data": b"x"}
 
 
 async def test_a_peer_that_speaks_version_1_is_understood_as_far_as_it_goes() -> None:
