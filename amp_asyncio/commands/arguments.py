@@ -1,15 +1,14 @@
 """Argument types: how a Python value becomes the bytes of a box, and back.
 
-Each `Argument` offers three layers of hooks, and a subclass overrides the lowest that does what it
-needs:
+`Argument` has three layers of hooks. A subclass overrides the lowest layer that is sufficient:
 
-- `fromString` and `toString` turn bytes into a value and back;
-- `fromStringProto` and `toStringProto` do the same and see the connection;
-- `fromBox` and `toBox` see the whole box and all the objects, so that one argument may use several
+- `fromString` and `toString` convert between bytes and a value;
+- `fromStringProto` and `toStringProto` do the same, and also get the connection;
+- `fromBox` and `toBox` get the whole box and all the objects, so that one argument may use several
   keys, or none.
 
-What is written is what Twisted writes, byte for byte. What is read is taken strictly: a value that
-no AMP peer would write is an error, not a guess.
+Values are written byte for byte as Twisted writes them. Reading is strict: a value that no AMP peer
+would write is an error, not a guess.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from ..wire.parser import parseString
 from .exchange import claim, give
 from .schemas import Schema, python_name
 
-# Each is imported by the one type that needs it: together they take longer than this package.
+# Each is imported by the one type that needs it: together they take longer to import than this package.
 if TYPE_CHECKING:
     import datetime
     import decimal
@@ -54,55 +53,60 @@ _HOOKS = ("retrieve", "toBox", "fromBox", "toStringProto", "fromStringProto")
 
 
 class Argument:
-    """The base of the argument types; `proto` is always the locator or AMP at work, or None.
+    """The base class of the argument types.
 
-    An `optional` argument may be left out, or be None, which is the same: nothing is sent for it,
-    and the other side gets None.
+    In every hook, `proto` is the `AMP` or the locator that handles the box, or None.
+
+    An `optional` argument may be left out or be None, which means the same: nothing is sent for it,
+    and the receiver gets None.
     """
 
     optional = False
-    #: Whether values of this type have descriptors in them: an argument that is made of others says so.
+    #: Whether values of this type contain descriptors; a type that is made of others must set it.
     carries_descriptors = False
-    #: Whether a value may have further keys, which are the name, a dot and a number.
+    #: Whether a value may use additional keys, which are the name, a dot and a number.
     in_pieces = False
 
     def __init__(self, optional: bool = False) -> None:
         self.optional = optional
 
     def retrieve(self, d: MutableMapping[Any, Any], name: Any, proto: Any) -> Any:
-        """Take `name` out of `d` and return its value; None where an optional one is not there.
+        """Remove `name` from `d` and return its value, or None if it is absent and optional.
 
-        Raises `KeyError` where one that is not optional is not there.
+        Raises `KeyError` if it is absent and not optional.
         """
         return d.pop(name, None) if self.optional else d.pop(name)
 
     def fromBox(
         self, name: bytes, strings: MutableMapping[bytes, bytes], objects: dict[str, Any], proto: Any
     ) -> None:
-        """Take what belongs to this argument out of `strings`, and put the value into `objects`.
+        """Remove this argument's keys from `strings`, and put its value into `objects`.
 
-        `name` is the name on the wire; in `objects` it stands as a Python identifier. Any exception
-        raised here is an answer, or a command, that does not parse.
+        `name` is the name on the wire; the key in `objects` is the Python identifier for it. Any
+        exception raised here means that the command or the answer does not parse.
         """
+        identifier = python_name(name)
         string = self.retrieve(strings, name, proto)
-        absent = string is None and self.optional
-        objects[python_name(name)] = None if absent else self.fromStringProto(string, proto)
+        if self.optional and string is None:
+            objects[identifier] = None
+        else:
+            objects[identifier] = self.fromStringProto(string, proto)
 
     def toBox(
         self, name: bytes, strings: MutableMapping[bytes, bytes], objects: dict[str, Any], proto: Any
     ) -> None:
-        """Take this argument's value out of `objects`, and put its bytes into `strings`.
+        """Remove this argument's value from `objects`, and put its bytes into `strings`.
 
-        Any exception raised here is a value that does not encode.
+        Any exception raised here means that the value cannot be encoded.
         """
         value = self.retrieve(objects, python_name(name), proto)
         if value is not None or not self.optional:
             strings[name] = self.toStringProto(value, proto)
 
     def _plain_hooks(self) -> tuple[Callable[[Any], bytes], Callable[[bytes], Any]] | None:
-        """Return `toString` and `fromString`, or None where a subclass uses a hook above these.
+        """Return `toString` and `fromString`, or None if a subclass overrides a hook above these.
 
-        A schema calls these two themselves: the layers above would cost three calls for each value.
+        A schema calls these two directly, because the layers above cost three calls for each value.
         """
         for hook in _HOOKS:
             if getattr(getattr(self, hook), "__func__", None) is not getattr(Argument, hook):
@@ -110,32 +114,32 @@ class Argument:
         return self.toString, self.fromString
 
     def fromStringProto(self, inString: bytes, proto: Any) -> Any:
-        """Return the value that `inString` stands for on the connection `proto`."""
+        """Return the value of `inString`, which was received by `proto`."""
         return self.fromString(inString)
 
     def toStringProto(self, inObject: Any, proto: Any) -> bytes:
-        """Return the bytes that stand for `inObject` on the connection `proto`."""
+        """Return the bytes for `inObject`, which `proto` is about to send."""
         return self.toString(inObject)
 
     def fromString(self, inString: bytes) -> Any:
-        """Return the value that `inString` stands for; `ValueError` where there is none."""
-        # Not abstract: a subclass that overrides a hook above this one has no need of it.
-        raise NotImplementedError(f"{type(self).__name__} does not say how it is read")
+        """Return the value of `inString`; raise `ValueError` if it has none."""
+        # Not abstract: a subclass that overrides a hook above this one does not need it.
+        raise NotImplementedError(f"{type(self).__name__} does not define fromString")
 
     def toString(self, inObject: Any) -> bytes:
-        """Return the bytes for `inObject`; `TypeError` or `ValueError` where there are none."""
-        # Not abstract: a subclass that overrides a hook above this one has no need of it.
-        raise NotImplementedError(f"{type(self).__name__} does not say how it is written")
+        """Return the bytes for `inObject`; raise `TypeError` or `ValueError` if it has none."""
+        # Not abstract: a subclass that overrides a hook above this one does not need it.
+        raise NotImplementedError(f"{type(self).__name__} does not define toString")
 
 
 class Integer(Argument):
-    """An `int` of any size, in decimal digits: `b"-42"`.
+    """An `int`, in decimal digits: `b"-42"`.
 
-    Python's own limit on the digits it converts (4,300, see `sys.set_int_max_str_digits`) holds.
+    Python limits how many digits it converts, to 4,300 by default (see `sys.set_int_max_str_digits`).
     """
 
     def toString(self, inObject: Any) -> bytes:
-        # By way of __index__, lest 1.5 be sent as 1.
+        # operator.index rejects floats: "%d" alone would send 1.5 as 1.
         return b"%d" % operator.index(inObject)
 
     def fromString(self, inString: bytes) -> int:
@@ -145,7 +149,7 @@ class Integer(Argument):
 
 
 class String(Argument):
-    """Any `bytes`, as they are."""
+    """Any `bytes`, unchanged."""
 
     def toString(self, inObject: Any) -> bytes:
         if isinstance(inObject, bytes):
@@ -159,7 +163,7 @@ class String(Argument):
 
 
 class Float(Argument):
-    """A `float`, in the shortest digits that are read back as the same: `b"0.1"`, `b"-inf"`."""
+    """A `float`, in the fewest digits that read back as the same number: `b"0.1"`, `b"-inf"`."""
 
     def toString(self, inObject: Any) -> bytes:
         if not isinstance(inObject, float):
@@ -167,7 +171,7 @@ class Float(Argument):
         return float.__repr__(inObject).encode("ascii")
 
     def fromString(self, inString: bytes) -> float:
-        # float() would also take white space around the number and underscores within it.
+        # float() would also accept white space around the number and underscores within it.
         if b"_" not in inString and inString.strip() == inString:
             with contextlib.suppress(ValueError):
                 return float(inString)
@@ -175,7 +179,7 @@ class Float(Argument):
 
 
 class Boolean(Argument):
-    """`True` or `False`, as `b"True"` or `b"False"`; any value is sent as its truth."""
+    """`True` or `False`, as `b"True"` or `b"False"`; any object is sent as its truth value."""
 
     def toString(self, inObject: Any) -> bytes:
         return b"True" if inObject else b"False"
@@ -203,8 +207,8 @@ class Unicode(String):
 class Path(Unicode):
     """A `pathlib.Path`, sent as an absolute path in UTF-8.
 
-    Where it is relative, it is so to the sender's working directory: the receiver has another. Paths
-    mean something between processes of one machine, or where machines share a file system.
+    A relative path is resolved against the sender's working directory, because the receiver's may
+    differ. Use it between processes of one machine, or machines that share a file system.
     """
 
     def toString(self, inObject: Any) -> bytes:
@@ -219,8 +223,8 @@ class Path(Unicode):
 class Decimal(Argument):
     """A `decimal.Decimal`, as `str` writes it: `b"1.50"`, `b"1E+2"`, `b"-Infinity"`, `b"sNaN"`."""
 
-    # Checked before decimal sees it: decimal takes white space and underscores, and makes NaN of
-    # what it does not understand, if the caller's context has it so.
+    # Checked first, because decimal accepts white space and underscores, and returns NaN for input
+    # that it cannot parse if the caller's context does not trap InvalidOperation.
     _grammar = re.compile(
         rb"[-+]?(?:(?:\d+(?:\.\d*)?|\.\d+)(?:E[-+]?\d+)?|Inf(?:inity)?|s?NaN\d*)", re.IGNORECASE
     )
@@ -242,14 +246,14 @@ class Decimal(Argument):
             try:
                 return decimal.Decimal(inString.decode("ascii"))
             except decimal.InvalidOperation:
-                raise ValueError("a decimal number beyond what decimal can hold") from None
+                raise ValueError("a decimal number beyond the range of the decimal module") from None
 
 
 class DateTime(Argument):
     """An aware `datetime.datetime`, in 32 bytes: `b"2012-01-23T12:34:56.054321-01:23"`.
 
-    Only the offset from UTC is sent, in whole minutes (seconds are cut off downwards), not the time
-    zone. UTC itself has the offset `-00:00`, as Twisted writes it.
+    The offset from UTC is sent, rounded down to whole minutes, but not the name of the time zone. UTC
+    itself has the offset `-00:00`, as in Twisted.
     """
 
     _grammar = re.compile(rb"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)\.(\d{6})([-+])(\d\d):(\d\d)")
@@ -265,7 +269,7 @@ class DateTime(Argument):
         minutes = offset // datetime.timedelta(minutes=1)
         hours, minutes_left = divmod(abs(minutes), 60)
         if hours > 23:
-            raise ValueError(f"the offset {offset} of a DateTime is -24:00 when cut to minutes")
+            raise ValueError(f"a DateTime cannot have the offset {offset}: it rounds down to -24:00")
         local = inObject.replace(tzinfo=None).isoformat(timespec="microseconds")
         return f"{local}{'+' if minutes > 0 else '-'}{hours:02}:{minutes_left:02}".encode("ascii")
 
@@ -277,7 +281,7 @@ class DateTime(Argument):
             raise ValueError("not a date and time of the form YYYY-MM-DDTHH:MM:SS.ffffff+HH:MM")
         *local, sign, hours, minutes = match.groups()
         if minutes > b"59":
-            raise ValueError("an offset from UTC has at most 59 minutes beside its hours")
+            raise ValueError("the minutes of an offset from UTC are at most 59")
         offset = datetime.timedelta(hours=int(hours), minutes=int(minutes))
         zone = datetime.timezone(-offset if sign == b"-" else offset)
         year, month, day, hour, minute, second, microsecond = map(int, local)
@@ -285,24 +289,24 @@ class DateTime(Argument):
 
 
 class Descriptor(Integer):
-    """An open file, socket or pipe, which the receiver gets a descriptor of its own for.
+    """An open file, socket or pipe; the receiver gets its own descriptor for it.
 
-    Only the connections of `unix_connect` and `unix_serve` carry descriptors, and only without TLS;
-    on any other, sending one is a `TypeError`, and so it is once StartTLS was asked for.
+    Only connections made by `unix_connect` and `unix_serve` carry descriptors, and only without TLS.
+    On any other connection, and after StartTLS was requested, sending one raises `TypeError`.
 
-    What is sent is an `int`, or anything with a `fileno()`. It is duplicated at once, so it may be
-    closed when `callRemote` has returned. Where that raises, nothing is sent. What a responder returns
-    is duplicated as soon as it has returned: `loop.call_soon(file.close)` closes it in time.
-    A question that is cancelled while it waits to be sent may still send its descriptors; the peer
-    closes them when the connection ends.
+    To send one, pass an `int` or an object with a `fileno()`. It is duplicated at once, so the caller
+    may close it when `callRemote` has returned. If `callRemote` raises, nothing is sent. What a
+    responder returns is duplicated right after it returns, so `loop.call_soon(file.close)` is safe
+    there. If a question is cancelled while it waits to be sent, its descriptors may still be sent; the
+    peer then closes them when the connection ends.
 
-    What is received is an `int`: a new descriptor that no child process inherits. It belongs to the
-    responder, or to the caller, who has to close it: best is to give it at once to what does so, as
-    `socket.socket(fileno=...)` and `os.fdopen(...)` do. What came for an answer that nobody waits for
-    any more is closed; but whoever is cancelled in the very turn in which the future got its answer has
-    to look for it there.
+    What is received is an `int`: a new descriptor that child processes do not inherit. The responder or
+    the caller owns it and has to close it; the safest way is to pass it at once to an object that
+    closes it, such as `socket.socket(fileno=...)` or `os.fdopen(...)`. Descriptors in an answer that
+    nobody waits for any more are closed. But if the caller is cancelled in the same turn of the event
+    loop in which the future got its result, it has to take the descriptor from the future.
 
-    On the wire it is the ordinal of the descriptor, counted from 0 for each direction.
+    The value on the wire is the ordinal of the descriptor, counted from 0 in each direction.
     """
 
     carries_descriptors = True
@@ -315,15 +319,15 @@ class Descriptor(Integer):
 
 
 class ListOf(Argument):
-    """A list of values of one other type, each behind its 2-byte length, all in one value.
+    """A list of values of one type, each after its 2-byte length, all in one value.
 
-    A single value on the wire holds at most 65,535 bytes, and so does each element.
+    Each element has at most 65,535 bytes, and in AMP version 1 so does the whole list.
     """
 
     def __init__(self, elementType: Argument, optional: bool = False) -> None:
         super().__init__(optional)
         if not hasattr(elementType, "toStringProto") or isinstance(elementType, type):
-            raise TypeError(f"a ListOf is of an Argument instance, not of {elementType!r}")
+            raise TypeError(f"a ListOf needs an Argument instance, not {elementType!r}")
         self.elementType = elementType
         self.carries_descriptors = getattr(elementType, "carries_descriptors", False)
 
@@ -355,10 +359,10 @@ class ListOf(Argument):
 
 
 class AmpList(Argument):
-    """A list of dictionaries, each in a box of its own, all in one value of at most 65,535 bytes.
+    """A list of dictionaries, each in its own box, all in one value.
 
-    `subargs` is a schema, a list of pairs of a name and an `Argument`, as a command's `arguments` is,
-    and is checked in the same way.
+    In AMP version 1, the whole list has at most 65,535 bytes. `subargs` is a list of pairs of a name
+    and an `Argument`, like a command's `arguments`, and is checked in the same way.
     """
 
     def __init__(self, subargs: Iterable[tuple[bytes | str, Argument]], optional: bool = False) -> None:

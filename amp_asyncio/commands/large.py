@@ -1,14 +1,14 @@
-"""Large values: what is longer than the 65,535 bytes of one value, in several of them.
+"""Large values: arguments of more than 65,535 bytes, split over several values of one box.
 
-The pieces of a value are under `key`, `key.2`, `key.3` and so on, each but the last of 65,535 bytes;
-the first number that is missing is the end. A value that fits into one piece is on the wire as it
-always is, and no piece but the first is ever empty. This is the BigString of amp-protocol.net, whose
-layout Evennia's commands have, too (and compress each piece). Pieces of any length are read.
+The pieces have the keys `key`, `key.2`, `key.3` and so on. Each has 65,535 bytes, except the last; the
+first number that is missing marks the end. A value that fits into one piece is written as usual, and
+only the first piece can be empty. Pieces of any length are accepted when reading. This is the
+BigString of amp-protocol.net; Evennia's commands use the same layout, but compress each piece.
 
-Flocker numbers its pieces from 0, and has none under `key` itself. That is read, too; but what is
-written here, Flocker reads only where it is a single piece.
+Flocker numbers its pieces from 0 and has none under `key` itself. That layout is read as well, but
+Flocker can read a value written here only if it fits into one piece.
 
-Where both sides can agree on AMP version 2, every value may be so long, and needs none of this.
+If both sides can agree on AMP version 2, any value may be this long, and these types are not needed.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ __all__ = ["BigString", "BigUnicode"]
 
 
 class BigString(String):
-    """Any `bytes`, also more than 65,535, in as many values of one box as it takes.
+    """Any `bytes`, split over as many values of one box as necessary.
 
-    All of it still is one box, and counts against `Limits.max_box_size`. The keys of the pieces are
-    longer than the name: a value for which they would have over 255 bytes is `TooLong`. No other
-    argument of a command may be named as a piece is; that is a `ValueError` where it is defined.
+    All pieces count towards `Limits.max_box_size`. Their keys are longer than the name: sending raises
+    `TooLong` if one would have more than 255 bytes. No other argument of the command may have the name
+    of a piece; defining one raises `ValueError`.
 
     In a `ListOf`, an element has at most 65,535 bytes, whatever its type.
     """
@@ -58,4 +58,4 @@ class BigString(String):
 
 
 class BigUnicode(BigString, Unicode):
-    """Any `str`, in UTF-8, as a `BigString` of that."""
+    """Any `str`, in UTF-8, split like a `BigString`."""

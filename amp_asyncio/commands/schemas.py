@@ -1,8 +1,8 @@
-"""Schemas: the names and the types of what a box carries.
+"""Schemas: the names and types of the values in a box.
 
-A command has two, one for its arguments and one for its answer, and every `AmpList` has one. This
-is the only place that puts objects into boxes and takes them out again; so it is also where an error
-gets to know the command and the argument that it is about.
+A command has two, one for its arguments and one for its answer, and every `AmpList` has one. Only this
+module converts between objects and boxes, so it is also where errors get the names of the command and
+of the argument.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from ..wire.boxes import ANSWER, ASK, COMMAND, ERROR, MAX_KEY_LENGTH, AmpBox
 
 __all__ = ["PYTHON_KEYWORDS", "Schema", "python_name", "wire_name"]
 
-# The words that Twisted capitalises: those of Python 2, and only those. A definition that is shared
-# with Twisted must give an argument the same Python name on both sides.
+# The words that Twisted capitalises: the keywords of Python 2, and no others. A definition that is
+# shared with Twisted must give an argument the same Python name on both sides.
 PYTHON_KEYWORDS = frozenset(
     "and assert break class continue def del elif else except exec finally for from global if import "
     "in is lambda not or pass print raise return try while yield".split()
 )
 
-#: The keys that say what a box is; a command's arguments and its answer cannot be named so.
+#: The keys that mark a box as a question, an answer or an error; arguments cannot have these names.
 RESERVED = frozenset((ASK, ANSWER, COMMAND, ERROR))
 
 _Box = TypeVar("_Box", bound=AmpBox)
@@ -30,9 +30,10 @@ _Codec: TypeAlias = tuple[bytes, str, bool, Callable[[Any], bytes], Callable[[by
 
 
 def wire_name(name: object, what: str) -> bytes:
-    """Return `name`, bytes or ASCII text, as bytes; raise `TypeError` or `ValueError` for others.
+    """Return `name`, which is bytes or an ASCII str, as bytes.
 
-    `what` says in the error what the name is of.
+    `what` says in errors what is being named. Raises `TypeError` for a name of another type and
+    `ValueError` for a str that is not ASCII.
     """
     if isinstance(name, str):
         try:
@@ -45,7 +46,7 @@ def wire_name(name: object, what: str) -> bytes:
 
 
 def python_name(name: bytes) -> str:
-    """Return the Python identifier for a name on the wire: `-` as `_`, keywords capitalised."""
+    """Return the Python identifier for a name on the wire: `-` becomes `_`, keywords get a capital."""
     identifier = name.replace(b"-", b"_").decode("ascii")
     return identifier.title() if identifier in PYTHON_KEYWORDS else identifier
 
@@ -53,18 +54,18 @@ def python_name(name: bytes) -> str:
 class Schema:
     """Pairs of a name on the wire and an `Argument`, checked once, then used for every box.
 
-    `pairs` is what a `Command` or an `AmpList` was defined with; `what` names it in errors;
-    `reserved` has the names that it cannot use.
+    `pairs` is the definition of a `Command` or an `AmpList`, `what` names it in errors, and `reserved`
+    contains the names that it must not use.
 
     Attributes:
         pairs: the names, as bytes, and the arguments.
-        codecs: what is known beforehand of each argument: its name on the wire and in Python, whether
-            it is optional, what makes bytes of a value, and what makes a value of bytes. None where an
-            argument looks at more than its own value, and has to be given all of them.
+        codecs: for each argument its name on the wire, its name in Python, whether it is optional, its
+            `toString` and its `fromString`. None if some argument overrides a hook above these two:
+            then `toBox` and `fromBox` of all arguments are called.
 
-    Raises `TypeError` or `ValueError` for a schema that cannot work: a name that is repeated (also
-    one that differs on the wire, and not in Python), empty, too long, reserved, or that of a piece of
-    a large value (see `large.py`); a value that is no `Argument`.
+    Raises `TypeError` or `ValueError` for a schema that cannot work: a name that is empty, too long,
+    reserved, repeated (also if it is repeated in Python only), or the key of a piece of a large value
+    (see `large.py`); or a value that is not an `Argument`.
     """
 
     __slots__ = ("_names", "_required", "_what", "codecs", "pairs")
@@ -84,16 +85,16 @@ class Schema:
             try:
                 given, argument = pair
             except (TypeError, ValueError):
-                raise TypeError(f"{what}: {pair!r} is no pair of a name and an Argument") from None
+                raise TypeError(f"{what}: {pair!r} is not a pair of a name and an Argument") from None
             name = wire_name(given, what)
             if not 0 < len(name) <= MAX_KEY_LENGTH:
-                raise ValueError(f"{what}: {name!r} has not 1 to {MAX_KEY_LENGTH} bytes")
+                raise ValueError(f"{what}: {name!r} must have 1 to {MAX_KEY_LENGTH} bytes")
             if name in reserved:
                 raise ValueError(f"{what}: {name!r} is one of AMP's own keys")
             if isinstance(argument, type) or not (
                 hasattr(argument, "toBox") and hasattr(argument, "fromBox")
             ):
-                raise TypeError(f"{what}: {name!r} is to be an Argument instance, not {argument!r}")
+                raise TypeError(f"{what}: {name!r} must be an Argument instance, not {argument!r}")
             identifier = python_name(name)
             if identifier in names:
                 raise ValueError(
@@ -118,29 +119,33 @@ class Schema:
 
     @property
     def has_optional(self) -> bool:
-        """Whether an argument may be left out."""
+        """Whether any argument may be left out."""
         return self._required != self._names
 
     def check(self, objects: Mapping[str, Any]) -> None:
-        """Raise `InvalidSignature` unless `objects` has all the required names and no unknown one."""
+        """Raise `InvalidSignature` unless `objects` has all required names and no unknown ones.
+
+        The error names everything that is missing and everything that is unknown.
+        """
         given = objects.keys()
         if given == self._names:
             return
-        if not self._required <= given:
-            missing = ", ".join(sorted(self._required - given))
-            raise InvalidSignature(f"{self._what}: missing {missing}")
-        if not given <= self._names:
-            unknown = ", ".join(sorted(map(str, given - self._names)))
-            raise InvalidSignature(f"{self._what}: unknown {unknown}")
+        problems = []
+        if missing := self._required - given:
+            problems.append(f"missing {', '.join(sorted(missing))}")
+        if unknown := given - self._names:
+            problems.append(f"unknown {', '.join(sorted(map(str, unknown)))}")
+        if problems:
+            raise InvalidSignature(f"{self._what}: {'; '.join(problems)}")
 
     def encode(self, objects: Mapping[str, Any], box: _Box, proto: Any) -> _Box:
         """Put `objects` into `box`, and return it.
 
-        Raises `InvalidSignature` as `check` does, `TypeError` where `objects` is no mapping, and
-        whatever an argument raises for a value, with a note that says whose value it was.
+        Raises `InvalidSignature` like `check`, `TypeError` if `objects` is not a mapping, and what an
+        argument raises for a value that it cannot encode, with a note that names the argument.
         """
         if type(objects) is not dict and not isinstance(objects, Mapping):
-            raise TypeError(f"{self._what}: {objects!r} is no mapping of names to values")
+            raise TypeError(f"{self._what}: {objects!r} is not a mapping of names to values")
         self.check(objects)
         name = b""
         try:
@@ -159,10 +164,10 @@ class Schema:
         return box
 
     def decode(self, strings: Mapping[bytes, bytes], proto: Any) -> dict[str, Any]:
-        """Return the objects that a box holds; keys that the schema does not know are left alone.
+        """Return the objects in a box; keys that are not in the schema are ignored.
 
-        Raises `MalformedAmpBox` for a value that is missing or that its argument does not take; it
-        names the value and comes from the argument's own error.
+        Raises `MalformedAmpBox`, which names the argument, for a value that is missing or that its
+        argument rejects. The argument's own error is the `__cause__`.
         """
         objects: dict[str, Any] = {}
         name = b""
@@ -186,4 +191,4 @@ class Schema:
         return objects
 
     def discard(self, strings: Mapping[bytes, bytes], proto: Any) -> None:
-        """Do what there is to do with a box that nobody wants any more: nothing."""
+        """Dispose of a box whose values nobody needs; a schema with descriptors closes them here."""

@@ -443,9 +443,9 @@ def test_elements_are_counted() -> None:
 
 
 def test_base_says_what_is_missing() -> None:
-    with pytest.raises(NotImplementedError, match="Argument does not say how it is read"):
+    with pytest.raises(NotImplementedError, match="Argument does not define fromString"):
         Argument().fromString(b"")
-    with pytest.raises(NotImplementedError, match="Argument does not say how it is written"):
+    with pytest.raises(NotImplementedError, match="Argument does not define toString"):
         Argument().toString(None)
 
 
@@ -630,5 +630,5 @@ def test_an_offset_that_no_peer_could_read_is_not_written() -> None:
 
 @pytest.mark.parametrize("element", [Integer, None, b"Integer"])
 def test_a_list_of_no_argument(element: Any) -> None:
-    with pytest.raises(TypeError, match="a ListOf is of an Argument instance"):
+    with pytest.raises(TypeError, match="a ListOf needs an Argument instance"):
         ListOf(element)

@@ -140,9 +140,9 @@ def test_class_name_that_is_no_command_name() -> None:
 
 
 def test_schema_errors_name_the_command() -> None:
-    with pytest.raises(TypeError, match="^the command Defined: b'a' is to be an Argument instance"):
+    with pytest.raises(TypeError, match="^the command Defined: b'a' must be an Argument instance"):
         define(arguments=[(b"a", Integer)])
-    with pytest.raises(TypeError, match="^the answer to Defined: b'a' is to be an Argument instance"):
+    with pytest.raises(TypeError, match="^the answer to Defined: b'a' must be an Argument instance"):
         define(response=[(b"a", Integer)])
 
 

@@ -63,14 +63,14 @@ def command_with(attribute: str) -> Callable[[Any], Any]:
         ([(b"a", Integer()), ("a", String())], ValueError, "b'a' and b'a' are both a in Python"),
         ([(b"a-b", Integer()), (b"a_b", Integer())], ValueError, "b'a_b' and b'a-b' are both a_b"),
         ([(b"if", Integer()), (b"If", Integer())], ValueError, "b'If' and b'if' are both If"),
-        ([(b"", Integer())], ValueError, "b'' has not 1 to 255 bytes"),
-        ([(b"k" * 256, Integer())], ValueError, "has not 1 to 255 bytes"),
-        ([(b"a", Integer)], TypeError, "b'a' is to be an Argument instance, not <class"),
-        ([(b"a", int)], TypeError, "b'a' is to be an Argument instance, not <class 'int'>"),
-        ([(b"a", None)], TypeError, "b'a' is to be an Argument instance, not None"),
-        ([b"a"], TypeError, "b'a' is no pair"),
-        ([(b"a", Integer(), 1)], TypeError, "is no pair of a name and an Argument"),
-        ([None], TypeError, "None is no pair"),
+        ([(b"", Integer())], ValueError, "b'' must have 1 to 255 bytes"),
+        ([(b"k" * 256, Integer())], ValueError, "must have 1 to 255 bytes"),
+        ([(b"a", Integer)], TypeError, "b'a' must be an Argument instance, not <class"),
+        ([(b"a", int)], TypeError, "b'a' must be an Argument instance, not <class 'int'>"),
+        ([(b"a", None)], TypeError, "b'a' must be an Argument instance, not None"),
+        ([b"a"], TypeError, "b'a' is not a pair"),
+        ([(b"a", Integer(), 1)], TypeError, "is not a pair of a name and an Argument"),
+        ([None], TypeError, "None is not a pair"),
         ([("ä", Integer())], ValueError, "a name is ASCII, not 'ä'"),
         ([(b"\xe4", Integer())], ValueError, "ascii"),
         ([(1, Integer())], TypeError, "a name is bytes or str, not 1"),
@@ -102,7 +102,7 @@ class Duck(HalfDuck):
 
 
 def test_any_object_with_the_two_methods_is_an_argument() -> None:
-    with pytest.raises(TypeError, match="b'a' is to be an Argument instance"):
+    with pytest.raises(TypeError, match="b'a' must be an Argument instance"):
         Schema([(b"a", HalfDuck())], "it")
     schema = Schema([(b"a", Duck())], "it")
     with pytest.raises(InvalidSignature, match="it: missing a"):
@@ -119,6 +119,8 @@ SCHEMA = Schema([(b"in", Integer()), (b"a-b", String()), (b"c", Integer(optional
     [
         ({}, "the thing: missing In, a_b"),
         ({"In": 1, "c": 2}, "the thing: missing a_b"),
+        ({"a-b": b""}, "the thing: missing In, a_b; unknown a-b"),
+        ({"In": 1, "c": 2, "y": 1, 1: 1}, "the thing: missing a_b; unknown 1, y"),
         ({"In": 1, "a_b": b"", "y": 1, 1: 1}, "the thing: unknown 1, y"),
         ({"In": 1, "a_b": b"", "a-b": b""}, "the thing: unknown a-b"),
         ({"In": 1, "a_b": b"", "in": 1}, "the thing: unknown in"),
@@ -142,7 +144,7 @@ def test_encode() -> None:
 
 @pytest.mark.parametrize("objects", [None, b"x", [("In", 1)], {"In"}])
 def test_only_mappings_encode(objects: Any) -> None:
-    with pytest.raises(TypeError, match="the thing: .* is no mapping of names to values"):
+    with pytest.raises(TypeError, match="the thing: .* is not a mapping of names to values"):
         SCHEMA.encode(objects, AmpBox(), None)
 
 
