@@ -1,8 +1,7 @@
-"""Every exception of the package, so that a caller finds in one place what there is to catch.
+"""All exceptions of the package, in one place so that callers can see what to catch.
 
-All of them are `AmpError`. Those that stand for a lost connection are `ConnectionError` too, and
-those that stand for bytes with no meaning are `ValueError` too, because that is what code which
-knows nothing of AMP will try to catch.
+They all derive from `AmpError`. Errors about a lost connection also derive from `ConnectionError`, and
+errors about malformed bytes from `ValueError`, because code that does not know AMP catches these.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ __all__ = [
     "UnknownRemoteError",
 ]
 
-# What a peer sent goes into messages and logs, so that its length must not be the peer's to choose.
+# Data from a peer appears in messages and logs, so the peer must not be able to choose its length.
 _short = reprlib.Repr()
 _short.maxother = _short.maxstring = 80
 _short.maxdict = 20
@@ -35,58 +34,58 @@ shortened = _short.repr
 
 
 def cut(text: str) -> str:
-    """Return the beginning of a text that may be long."""
+    """Return `text`, or its first 400 characters and `...` if it is longer."""
     return text if len(text) <= 400 else f"{text[:400]}..."
 
 
 class AmpError(Exception):
-    """What every error of this package is."""
+    """The base class of all errors of this package."""
 
 
 class ConnectionLost(AmpError, ConnectionError):
-    """The connection is gone, or going, so no answer can come any more.
+    """The connection is closed or closing, so no answer can arrive any more.
 
-    Its `__cause__` is what ended the connection, where that is known.
+    `__cause__` is the error that ended the connection, if it is known.
     """
 
 
 class ProtocolSwitched(AmpError):
-    """The connection was handed over to another protocol: it carries no boxes any more."""
+    """The connection was handed over to another protocol and carries no more boxes."""
 
 
 class OnlyOneTLS(AmpError):
-    """TLS was to be started on a connection that has it already, or is just starting it."""
+    """TLS cannot be started: the connection uses it already, or is just starting it."""
 
 
 class PeerVerifyError(ConnectionLost):
-    """The TLS handshake failed because a certificate was not accepted, by us or by the peer."""
+    """The TLS handshake failed because one side rejected the other's certificate."""
 
 
 class NoEmptyBoxes(AmpError):
-    """A box that is empty, or that is neither a command nor an answer nor an error."""
+    """A box is empty, or it is not a command, an answer or an error."""
 
 
 class MalformedAmpBox(AmpError, ValueError):
-    """Bytes that are no AMP, or a value that is not of its argument's type."""
+    """Received bytes are not AMP, or a value does not match the type of its argument."""
 
 
 class BadArguments(MalformedAmpBox):
-    """A command whose arguments do not parse: the peer's fault, and so no error of ours."""
+    """The arguments of a received command do not parse, which is the peer's fault and not ours."""
 
 
 class InvalidSignature(AmpError):
-    """The names given to a command, or to its answer, are not those of its schema."""
+    """The names of the arguments or of the answer do not match the command's schema."""
 
 
 class TooLong(AmpError):
-    """A key or a value is longer than the two bytes of its length can say, or a box than its limit.
+    """A key, a value or a box is longer than AMP or `Limits.max_box_size` allows.
 
     Attributes:
-        isKey: true for a key (1 to 255 bytes), false for a value (0 to 65,535 bytes) and for a box.
-        isLocal: true if it was to be sent, false if it was received.
-        value: the bytes themselves; of a key that was received, the first of those that came; of a
-            box, none.
-        keyName: the key that the value was for, None for a key and for a box.
+        isKey: true for a key (1 to 255 bytes), false for a value (0 to 65,535 bytes) or a box.
+        isLocal: true if it was about to be sent, false if it was received.
+        value: the key or the value; for a received key, the first bytes that arrived, starting with
+            its length; empty for a box.
+        keyName: the key of the value; None for a key or a box.
     """
 
     def __init__(self, isKey: bool, isLocal: bool, value: bytes, keyName: bytes | None = None) -> None:
@@ -101,21 +100,21 @@ class TooLong(AmpError):
         if not self.isKey:
             return (
                 f"{side} value of {self.keyName!r} too long: "
-                f"{len(self.value)} bytes, and 65535 are the most"
+                f"{len(self.value)} bytes, the limit is 65535"
             )
         if self.isLocal:
-            return f"local key too long: {len(self.value)} bytes, and 255 are the most"
+            return f"local key too long: {len(self.value)} bytes, the limit is 255"
         length = int.from_bytes(self.value[:2], "big")
         return (
-            f"remote key too long: {length} bytes, and 255 are the most; "
-            f"what came is {shortened(self.value)}{resemblance(self.value)}"
+            f"remote key too long: {length} bytes, the limit is 255; "
+            f"received {shortened(self.value)}{resemblance(self.value)}"
         )
 
     __repr__ = __str__
 
 
 class BoxTooLong(TooLong):
-    """A box is longer than the limit for boxes; one that is received need not be whole for that."""
+    """A box is longer than `Limits.max_box_size`; for a received box, this is known before its end."""
 
     def __init__(self, limit: int, pairs: int, isLocal: bool = False) -> None:
         super().__init__(False, isLocal, b"")
@@ -124,17 +123,17 @@ class BoxTooLong(TooLong):
     def __str__(self) -> str:
         limit, pairs, _ = self.args
         side = "local" if self.isLocal else "remote"
-        return f"{side} box too long: {pairs} pairs are over max_box_size, the limit of {limit} bytes"
+        return f"{side} box too long: {pairs} pairs exceed max_box_size, the limit of {limit} bytes"
 
     __repr__ = __str__
 
 
 class BadLocalReturn(AmpError):
-    """A responder returned what its command's `response` cannot encode.
+    """A responder returned something that its command's `response` cannot encode.
 
     Attributes:
-        message: which responder it was, and what it returned.
-        enclosed: the error of the encoding.
+        message: names the responder and what it returned.
+        enclosed: the error raised by the encoding.
     """
 
     def __init__(self, message: str, enclosed: BaseException) -> None:
@@ -147,13 +146,13 @@ class BadLocalReturn(AmpError):
 
 
 class RemoteAmpError(AmpError):
-    """An error that crossed the wire; a responder raises one to choose the code itself.
+    """An error from the peer's responder; a responder raises it to choose the code itself.
 
     Attributes:
         errorCode: the code on the wire.
-        description: the text that goes with it.
-        fatal: whether the connection closes behind it.
-        local: the exception that it was made from, on the side that made it.
+        description: the text sent with it.
+        fatal: whether the responder's side closes the connection after sending it.
+        local: on the side that sends the error, the exception that it was made from; else None.
     """
 
     def __init__(
@@ -178,7 +177,7 @@ class RemoteAmpError(AmpError):
 
 
 class UnknownRemoteError(RemoteAmpError):
-    """The peer failed in a way that the command's `errors` do not name."""
+    """The peer answered with an error that the command's `errors` do not list."""
 
     def __init__(self, description: str | bytes) -> None:
         super().__init__(b"UNKNOWN", description)
@@ -194,10 +193,10 @@ class IncompatibleVersions(AmpError):
 
 
 def certificate_error(error: BaseException | None) -> PeerVerifyError | None:
-    """Return a `PeerVerifyError` from an `ssl.SSLError` that is about a certificate; else None.
+    """Return a `PeerVerifyError` if `error` is about a rejected certificate, else None.
 
-    OpenSSL says so in the exception's class where we rejected the peer's certificate, and only in the
-    name of the alert where the peer rejected ours.
+    If we rejected the peer's certificate, the class of the `ssl.SSLError` says so; if the peer rejected
+    ours, only the name of the alert does.
     """
     reason = str(getattr(error, "reason", ""))
     if not isinstance(error, ssl.SSLCertVerificationError) and not (
@@ -210,7 +209,7 @@ def certificate_error(error: BaseException | None) -> PeerVerifyError | None:
 
 
 def resemblance(data: bytes) -> str:
-    """Say which well-known protocol `data` begins like, in words to end a message with."""
+    """Return the end of an error message that names the protocol that `data` resembles, if any."""
     if data[:2] == b"\x16\x03":
         return " (this looks like a TLS ClientHello)"
     if data.split(b" ", 1)[0] in _HTTP_WORDS or data[:5] == b"HTTP/":

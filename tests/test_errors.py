@@ -33,18 +33,18 @@ def test_some_are_what_others_catch() -> None:
 @pytest.mark.parametrize(
     ("error", "text"),
     [
-        (TooLong(True, True, b"k" * 256), "local key too long: 256 bytes, and 255 are the most"),
+        (TooLong(True, True, b"k" * 256), "local key too long: 256 bytes, the limit is 255"),
         (
             TooLong(False, True, b"v" * 65536, b"k"),
-            "local value of b'k' too long: 65536 bytes, and 65535 are the most",
+            "local value of b'k' too long: 65536 bytes, the limit is 65535",
         ),
         (
             TooLong(False, False, b"v" * 65536, b"k"),
-            "remote value of b'k' too long: 65536 bytes, and 65535 are the most",
+            "remote value of b'k' too long: 65536 bytes, the limit is 65535",
         ),
         (
             TooLong(True, False, b"\x01\x02abc"),
-            "remote key too long: 258 bytes, and 255 are the most; what came is b'\\x01\\x02abc'",
+            "remote key too long: 258 bytes, the limit is 255; received b'\\x01\\x02abc'",
         ),
         (BadLocalReturn("f returned 1", ValueError("no")), "f returned 1: ValueError: no"),
         (RemoteAmpError(b"CODE", "text"), "Code<CODE>: text"),

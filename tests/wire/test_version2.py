@@ -221,7 +221,7 @@ async def test_a_list_may_be_large_and_its_items_are_as_ever() -> None:
     items = [{"data": sample(60_000)}] * 5
     async with connected(Lister, modern) as (_, client):
         assert await client.callRemote(Listed, items=items) == {"items": items}
-        with pytest.raises(TooLong, match="65536 bytes, and 65535 are the most"):
+        with pytest.raises(TooLong, match="65536 bytes, the limit is 65535"):
             client.callRemote(Listed, items=[{"data": sample(PIECE + 1)}])
 
 
