@@ -1,1 +1,1 @@
-"""Transports: what asyncio has none for, under the same interface. They know nothing of AMP."""
+"""Transports that asyncio does not have, with asyncio's interface. They do not depend on AMP."""

@@ -1,9 +1,8 @@
-"""UNIX sockets: how a connection comes to a transport of ours, and back to one of the event loop.
+"""UNIX sockets: moving a connection to a `DescriptorTransport`, and back to the event loop's own.
 
-The loop's own functions know all there is to know about listening (the path, its permissions, a stale
-file, sockets that were inherited), so they listen here, too; and TLS is theirs alone. A connection
-goes over from one transport to the other by a second descriptor of its socket, while neither reads:
-no byte and no descriptor can be lost on the way.
+The event loop's functions do the listening, because they handle paths, permissions, stale files and
+inherited sockets; and only they can do TLS. A connection moves to the other transport by a second
+descriptor for its socket, while neither transport reads, so that no byte and no descriptor is lost.
 """
 
 from __future__ import annotations
@@ -27,10 +26,10 @@ _P = TypeVar("_P", bound=asyncio.BaseProtocol)
 async def connect_unix(
     protocol_factory: Callable[[], _P], path: str | None = None, sock: socket.socket | None = None
 ) -> _P:
-    """Return a protocol that is connected to the UNIX socket `path`, or by `sock`, which is connected.
+    """Connect to the UNIX socket `path`, or use `sock`, which is connected, and return the protocol.
 
-    Raises `OSError` where there is no connection, and `ValueError` unless just one of the two is given.
-    Cancelling it leaves no connection behind.
+    Raises `OSError` if connecting fails, and `ValueError` unless exactly one of the two is given or if
+    `sock` is not a UNIX stream socket. If it is cancelled, the connection is closed.
     """
     loop = asyncio.get_running_loop()
     if (path is None) is (sock is None):
@@ -59,18 +58,17 @@ async def connect_unix(
 
 
 class AcceptingProtocol(asyncio.Protocol):
-    """Takes a connection that the event loop has accepted over to a transport of ours.
+    """Moves a connection that the event loop has accepted to a `DescriptorTransport`.
 
-    The loop's own functions listen, for they know all there is to know about that. Before their
-    transport reads a byte, this protocol takes a second descriptor of its socket for a transport of
-    ours, and drops the first.
+    Before the loop's transport reads a byte, this protocol duplicates the descriptor of its socket for
+    the new transport, and aborts the old one.
     """
 
     def __init__(self, protocol: asyncio.BaseProtocol) -> None:
         self._protocol = protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Go on with a transport of ours."""
+        """Move the connection; log an error if there are no descriptors left."""
         native: Any = transport
         native.pause_reading()
         try:
@@ -81,12 +79,12 @@ class AcceptingProtocol(asyncio.Protocol):
                 sock.close()
                 raise
         except OSError as error:
-            logger.error("a connection was accepted, and could not be kept: %s", error)
+            logger.error("an accepted connection could not be kept: %s", error)
         native.abort()
 
 
 class _KeepingProtocol(asyncio.Protocol):
-    """Keeps what is read before reading pauses: uvloop begins to read behind `connection_made`."""
+    """Keeps data that is read before the pause: uvloop starts reading after `connection_made`."""
 
     def __init__(self) -> None:
         self.data = bytearray()
@@ -99,13 +97,13 @@ class _KeepingProtocol(asyncio.Protocol):
 
 
 async def native_transport(ours: DescriptorTransport) -> tuple[asyncio.Transport, bytes]:
-    """Return a transport of the event loop for the connection of `ours`, which is dropped.
+    """Move the connection of `ours` to one of the event loop's transports; `ours` is aborted.
 
-    With it come the bytes that it has read already; it reads no more until it is told to. Nothing may
-    wait to be written on `ours`, and its reading must be paused. The protocol hears nothing of this.
+    Returns the new transport, with reading paused, and the bytes that it has already read. The write
+    buffer of `ours` must be empty and its reading paused. The protocol is not notified.
 
-    Raises `OSError` where there are no descriptors left, and `ConnectionError` where the connection was
-    closed meanwhile; cancelling it leaves `ours` as it was.
+    Raises `OSError` if there are no descriptors left, and `ConnectionError` if the connection was
+    closed meanwhile. If it is cancelled, `ours` stays as it was.
     """
     loop = asyncio.get_running_loop()
     keeping = _KeepingProtocol()
@@ -124,5 +122,5 @@ async def native_transport(ours: DescriptorTransport) -> tuple[asyncio.Transport
 
 
 def _duplicate(sock: Any) -> socket.socket:
-    """Return another socket for the same connection."""
+    """Return a new socket for the same connection."""
     return socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, os.dup(sock.fileno()))

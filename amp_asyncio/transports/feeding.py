@@ -1,4 +1,7 @@
-"""Giving bytes to a protocol as its transport does, whichever of asyncio's two kinds it is."""
+"""Passing bytes to a protocol in place of its transport.
+
+asyncio's two kinds of protocols, `Protocol` and `BufferedProtocol`, receive data differently.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,10 @@ __all__ = ["feed"]
 
 
 def feed(protocol: Any, data: bytes) -> None:
-    """Give `data` to a protocol as its transport would, whichever of asyncio's two kinds it is."""
+    """Pass `data` to a protocol of either kind, as its transport would.
+
+    Raises what the protocol raises, and `RuntimeError` if its `get_buffer` returns an empty buffer.
+    """
     if isinstance(protocol, asyncio.Protocol):
         if data:
             protocol.data_received(data)

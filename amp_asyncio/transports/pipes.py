@@ -1,10 +1,10 @@
 """PipeTransport: one transport made of two pipes, one to read from and one to write to.
 
-Processes that are parent and child talk over pipes, and asyncio has a transport for each direction
-alone. Here the two are put together, so that all that runs over a connection runs over them. They fit
-but for the end. Two pipes do not end at once: when a process dies, its end of the one may be noticed
-before what it had still written into the other. So a pipe that takes nothing more is no reason to look
-away from the one that may still give something.
+Parent and child processes talk over pipes, but asyncio's pipe transports have one direction each. This
+module joins two of them, so that a protocol can use them like a connection. The difficulty is the end,
+because two pipes do not end at once: when a process dies, we may notice that its end of one pipe is
+closed before we have read the data that it wrote to the other. So when one pipe cannot be written to
+any more, the other is still read.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ _T = TypeVar("_T")
 
 
 async def unbroken(coroutine: Coroutine[Any, Any, _T]) -> _T:
-    """Return what `coroutine` returns, which takes a turn or two of the loop; be cancelled after it.
+    """Run a short coroutine to its end and return its result; if cancelled, only then be cancelled.
 
-    In the middle of connecting a pipe or starting a process, nobody can say whose a descriptor is.
+    While a pipe is being connected or a process started, it is not defined who owns a descriptor.
     """
     task = asyncio.get_running_loop().create_task(coroutine)
     cancelled: asyncio.CancelledError | None = None
@@ -45,32 +45,33 @@ async def unbroken(coroutine: Coroutine[Any, Any, _T]) -> _T:
 
 
 class PipeTransport(asyncio.Transport):
-    """Reads from one pipe and writes to another; made by `connect`, on asyncio's loop and on uvloop.
+    """Reads from one pipe and writes to another, on asyncio's loop and on uvloop; `connect` starts it.
 
-    `write_eof` closes the pipe that is written to. `close` writes what was not written yet, and throws
-    away what still comes; `abort` closes both pipes now. There is no socket, and so TLS cannot be
-    started on it. `get_extra_info("pipe")` is the two files, the one to read from first.
+    `write_eof` closes the pipe that is written to. `close` writes the rest of the buffer, and discards
+    data that still arrives; `abort` closes both pipes now. TLS cannot be started, as there is no
+    socket. `get_extra_info("pipe")` returns the two files, the one to read from first.
 
-    With `at_end`, the other side is a process that may have died. It is called with what is to be done
-    about an end, and does it when it is known why. And when `close` is done, the pipe that is read from
-    stays open, and what comes is thrown away, until `release` is called: a process that still writes
-    when we have closed would else be ended by SIGPIPE. Without `at_end`, a connection that cannot be
-    written to is lost at once, whatever its protocol still has to do.
+    `at_end` is for a peer that is a process, which may have died. When a pipe ends, `at_end` gets a
+    callback, and calls it when the reason is known. With `at_end`, the pipe that is read from also
+    stays open after `close`, and its data is discarded, until `release` is called: otherwise SIGPIPE
+    would end a process that still writes. Without `at_end`, a connection that cannot be written to is
+    lost as soon as nothing is left to read or reading is paused, even if the protocol still has work to
+    do.
     """
 
     _reading: asyncio.ReadTransport | None = None
     _writing: asyncio.WriteTransport | None = None
-    # Whether the pipes are the loop's by now, and whether it is done with connecting them.
+    # Whether the loop owns the pipes already, and whether both are connected.
     _connecting = False
     _connected = False
-    # Whether the protocol was told that it is connected, and that it is not any more.
+    # Whether connection_made was called, and whether connection_lost was called.
     _begun = False
     _lost = False
     _paused = False
     _closing = False
     _eof_written = False
     _eof_heard = False
-    # Why it cannot be written to any more, though it was not closed; what `connection_lost` will say.
+    # Why we cannot write any more, although we did not close; and the argument of connection_lost.
     _broken: Exception | None = None
     _error: Exception | None = None
 
@@ -88,13 +89,13 @@ class PipeTransport(asyncio.Transport):
         self._protocol: Any = protocol
         self._at_end = at_end
         self._draining = at_end is not None
-        # What came before the protocol was connected.
+        # What arrived while reading was paused, or before the protocol was connected.
         self._deferred: list[_Callback] = []
 
     async def connect(self) -> None:
-        """Connect the pipes, which are the transport's to close from here on, and tell the protocol.
+        """Connect the pipes, and call `connection_made`; the transport closes the pipes from now on.
 
-        Cancelling it aborts the connection.
+        If it is cancelled, the connection is aborted.
         """
         self._connecting = True
         try:
@@ -111,14 +112,14 @@ class PipeTransport(asyncio.Transport):
         if self._closing:
             self.abort()
             return
-        # Not before both are connected: uvloop does not close the file of one that is closed earlier.
+        # Only when both are connected: uvloop does not close the file of one that is closed earlier.
         self._begun = True
         self._protocol.connection_made(self)
         if self._broken is not None:
             self._notice_end(self._lose_if_silent)
         self._loop.call_soon(self._catch_up)
 
-    # --- what the pipe that is read from says ---
+    # --- events of the pipe that is read from ---
 
     def _data_received(self, data: bytes) -> None:
         if self._closing:
@@ -163,7 +164,7 @@ class PipeTransport(asyncio.Transport):
             self._fail(error)
         self._finish()
 
-    # --- what the pipe that is written to says ---
+    # --- events of the pipe that is written to ---
 
     def _writing_lost(self, error: Exception | None) -> None:
         self._writing = None
@@ -184,21 +185,21 @@ class PipeTransport(asyncio.Transport):
             self._at_end(go_on)
 
     def end(self, error: Exception) -> None:
-        """Lose the connection because of `error`, once all that was written to us is read."""
+        """End the connection with `error`, after everything that the peer wrote has been read."""
         self._broken = self._broken or error
         self._lose_if_silent()
 
     def _lose_if_silent(self) -> None:
-        """Lose a connection that cannot be written to, unless there is something to be read."""
+        """End a connection that cannot be written to, unless there is something left to read."""
         patient = self._at_end is not None
         if self._closing or (self._eof_heard and patient):
-            return  # The protocol was told, or will be, that it has heard everything.
+            return  # The protocol has got eof_received, or will get it.
         if self._readable():
             if not self._paused:
                 self._loop.call_soon(self._lose_if_silent)
                 return
             if patient:
-                return  # It is looked at again when reading goes on.
+                return  # Checked again when reading resumes.
         self._fail(self._broken)
 
     def _readable(self) -> bool:
@@ -230,7 +231,7 @@ class PipeTransport(asyncio.Transport):
         if not self._connected:
             return
         if self._writing is not None:
-            # (asyncio fails where it is aborted when it was closed, or has closed itself.)
+            # asyncio fails if abort() is called on a transport that was closed or has closed itself.
             written = self._writing.get_write_buffer_size() == 0
             (self._writing.close if written else self._writing.abort)()
         if self._reading is not None:
@@ -238,7 +239,7 @@ class PipeTransport(asyncio.Transport):
         self._loop.call_soon(self._finish)
 
     def _finish(self) -> None:
-        """Tell the protocol that the connection is lost, when it was closed and both pipes are."""
+        """Call `connection_lost` if this transport was closed and both pipes are done."""
         if not self._closing or not self._begun or self._lost or self._writing is not None:
             return
         if self._reading is not None and not self._draining:
@@ -248,32 +249,32 @@ class PipeTransport(asyncio.Transport):
         self._protocol.connection_lost(self._error)
 
     def release(self) -> None:
-        """Close the pipe that is read from, or let it be closed with the other: nobody is there."""
+        """Stop keeping the pipe that is read from open: nobody writes to it any more."""
         self._draining = False
         if self._lost and self._reading is not None:
             self._reading.close()
 
-    # --- what a transport does ---
+    # --- the interface of asyncio.Transport ---
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
-        """Give all that comes from here on to `protocol`."""
+        """Deliver everything that arrives from now on to `protocol`."""
         self._protocol = protocol
 
     def get_protocol(self) -> asyncio.BaseProtocol:
-        """Return the protocol."""
+        """Return the current protocol."""
         protocol: asyncio.BaseProtocol = self._protocol
         return protocol
 
     def is_closing(self) -> bool:
-        """Return whether it is closed, or about to be."""
+        """Return whether the transport is closing, or closed."""
         return self._closing
 
     def close(self) -> None:
-        """Write what was not written yet, then close both pipes; what still comes is thrown away."""
+        """Write the rest of the buffer, then close both pipes; data that still arrives is discarded."""
         if self._closing:
             return
         if self._paused:
-            self.resume_reading()  # Who still writes to us may have to before it reads.
+            self.resume_reading()  # The peer may read from us only after it has written to us.
         self._closing = True
         if self._writing is not None:
             self._writing.close()
@@ -281,22 +282,22 @@ class PipeTransport(asyncio.Transport):
             self._loop.call_soon(self._finish)
 
     def abort(self) -> None:
-        """Close both pipes now; what was not written yet is lost."""
+        """Close both pipes now; the rest of the write buffer is lost."""
         self._fail(None)
 
     def is_reading(self) -> bool:
-        """Return whether the protocol gets what comes."""
+        """Return whether the transport is reading."""
         return not self._paused and not self._closing
 
     def pause_reading(self) -> None:
-        """Give the protocol nothing more, until `resume_reading` is called."""
+        """Deliver nothing more to the protocol until `resume_reading` is called."""
         if self.is_reading():
             self._paused = True
             if self._reading is not None and not self._eof_heard:
                 self._reading.pause_reading()
 
     def resume_reading(self) -> None:
-        """Give the protocol what comes."""
+        """Start delivering data again."""
         if self._paused and not self._closing:
             self._paused = False
             if self._reading is not None and not self._eof_heard:
@@ -311,11 +312,11 @@ class PipeTransport(asyncio.Transport):
             self._deferred.pop(0)()
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Write `data`, now or when the pipe takes it; goes nowhere where the connection is lost."""
+        """Write `data`, now or when the pipe has room; it is discarded if the connection is closing."""
         if not isinstance(data, bytes | bytearray | memoryview):
             raise TypeError(f"data must be bytes-like, not {type(data).__name__}")
         if self._eof_written:
-            raise RuntimeError("Cannot call write() after write_eof()")
+            raise RuntimeError("cannot write after write_eof()")
         if self._writing is not None and not self._closing:
             self._writing.write(data)
 
@@ -324,23 +325,23 @@ class PipeTransport(asyncio.Transport):
         return True
 
     def write_eof(self) -> None:
-        """Close the pipe that is written to, once all is written; the other can still be read from."""
+        """Close the pipe that is written to, after writing the buffer; the other is still read."""
         if not self._closing and not self._eof_written:
             self._eof_written = True
             if self._writing is not None:
                 self._writing.close()
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
-        """Set when `pause_writing` and `resume_writing` of the protocol are called, in bytes."""
+        """Set the buffer sizes, in bytes, for `pause_writing` and `resume_writing` of the protocol."""
         if self._writing is not None:
             self._writing.set_write_buffer_limits(high, low)
 
     def get_write_buffer_limits(self) -> tuple[int, int]:
-        """Return the limits, the lower first."""
+        """Return the low and the high limit of the write buffer, in bytes."""
         return (0, 0) if self._writing is None else self._writing.get_write_buffer_limits()
 
     def get_write_buffer_size(self) -> int:
-        """Return how many bytes the pipe has not taken yet."""
+        """Return how many bytes the pipe has not accepted yet."""
         return 0 if self._writing is None else self._writing.get_write_buffer_size()
 
     def __repr__(self) -> str:
@@ -349,7 +350,7 @@ class PipeTransport(asyncio.Transport):
 
 
 class _Reading(asyncio.Protocol):
-    """What asyncio tells about the pipe that is read from."""
+    """The protocol of the pipe that is read from; it passes all events to the `PipeTransport`."""
 
     def __init__(self, owner: PipeTransport) -> None:
         self._owner = owner
@@ -368,7 +369,7 @@ class _Reading(asyncio.Protocol):
 
 
 class _Writing(asyncio.BaseProtocol):
-    """What asyncio tells about the pipe that is written to."""
+    """The protocol of the pipe that is written to; it passes all events to the `PipeTransport`."""
 
     def __init__(self, owner: PipeTransport) -> None:
         self._owner = owner

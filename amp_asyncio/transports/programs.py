@@ -1,7 +1,7 @@
-"""Processes: what it takes to start one with pipes at any descriptors, and to learn of its end.
+"""Programs: starting one with pipes at any descriptors, and noticing when it ends.
 
-`subprocess` starts it, on every loop. asyncio's own functions would watch it as well; but with uvloop's
-a child gets copies of its pipes that it does not know of, and so can never close.
+`subprocess` starts it on every event loop. The loop's own functions could also watch it, but uvloop's
+give the child additional copies of its pipes, which it does not know about and so never closes.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from typing import Any, TypeAlias
 
 __all__ = ["Output", "Word", "check_report", "make_pipe", "place", "through_descriptors", "watch"]
 
-#: What a command is made of.
+#: The type of a program's name and of its arguments.
 Word: TypeAlias = str | bytes | PathLike[str] | PathLike[bytes]
 
-# Other descriptors than 0, 1 and 2 cannot be given to a child by their numbers: `pass_fds` keeps those
-# of the parent, where something else may have the wanted ones. In between runs this: it gives the pipes
-# their numbers, and turns into the program. (A `preexec_fn` would run Python in the fork of a process
-# that has threads, which may deadlock; posix_spawn knows no working directory; dash redirects only
-# descriptors of one digit.) What Python changes as it starts is put back, and what goes wrong is
-# reported over a pipe that is closed when the program starts.
+# `subprocess` cannot choose descriptors other than 0, 1 and 2 for a child: `pass_fds` keeps the numbers
+# of the parent, where the wanted ones may be in use. So the child first runs this program: it moves the
+# pipes to their numbers, and executes the real program. (A `preexec_fn` would run Python in a fork of a
+# process with threads, which may deadlock; posix_spawn cannot set the working directory; dash redirects
+# only descriptors of one digit.) It also undoes what Python changes when it starts. If the execution
+# fails, it reports that over a pipe, which is closed when the real program starts.
 _DESCRIPTORS = """
 import os, signal, sys
 pipes, report, locale, program, *arguments = sys.argv[1:]
@@ -51,7 +51,7 @@ except OSError as error:
 
 
 def make_pipe(reading: ExitStack, writing: ExitStack) -> tuple[FileIO, FileIO]:
-    """Make a pipe; return its ends, each with who is to close it."""
+    """Return the two ends of a new pipe, which the two stacks close."""
     read, write = os.pipe()
     return (
         reading.enter_context(FileIO(read, "rb")),
@@ -62,20 +62,22 @@ def make_pipe(reading: ExitStack, writing: ExitStack) -> tuple[FileIO, FileIO]:
 def place(
     fds: tuple[int, int], pipes: tuple[FileIO, FileIO], options: dict[str, Any]
 ) -> dict[int, FileIO]:
-    """Put the pipes that are for standard descriptors in the options; return the others."""
+    """Put the pipes for descriptors 0, 1 and 2 into `options`; return the others by their numbers.
+
+    Raises `ValueError` if two things would share a descriptor, or if a pipe would have only one end.
+    """
     if fds[0] == fds[1] or min(fds) < 0:
         raise ValueError(f"AMP needs two descriptors, one to read from and one to write to, not {fds}")
     for name in ("stdin", "stdout"):
-        # asyncio's own default is to make a pipe.
         if options.setdefault(name, None) == subprocess.PIPE:
-            raise ValueError(f"the child's {name} cannot be a pipe: nobody has its other end")
+            raise ValueError(f"the child's {name} cannot be a pipe: nothing uses its other end")
     if fds[1] == 1 and options["stderr"] == subprocess.STDOUT:
-        raise ValueError("the child's stderr cannot go where its stdout goes: AMP is written there")
+        raise ValueError("the child's stderr cannot go where its stdout goes: that is used for AMP")
     high = {}
     for number, file in zip(fds, pipes, strict=True):
         if number > 2:
             if number in options.get("pass_fds", ()):
-                raise ValueError(f"the child's descriptor {number} is for AMP, not to be passed")
+                raise ValueError(f"the child's descriptor {number} is for AMP, not for pass_fds")
             high[number] = file
             continue
         name = ("stdin", "stdout", "stderr")[number]
@@ -92,9 +94,12 @@ def through_descriptors(
     options: dict[str, Any],
     theirs: ExitStack,
 ) -> Sequence[Word]:
-    """Return the command that runs `command` with the `high` descriptors; see `_DESCRIPTORS`."""
+    """Return the command that moves the pipes `high` to their numbers, then executes `command`.
+
+    It reports errors over `reporting`; see `_DESCRIPTORS`. Changes `options`; `theirs` closes copies.
+    """
     pipes = []
-    # Each is passed under a number above all that are wanted, so that none is in another's way.
+    # Each is passed at a number above all wanted ones, so that moving one never overwrites another.
     above = max(high) + 1
     for number, file in [*high.items(), (-1, reporting)]:
         passed = fcntl.fcntl(file, fcntl.F_DUPFD_CLOEXEC, above)
@@ -114,14 +119,14 @@ def through_descriptors(
 
 
 async def check_report(report: asyncio.StreamReader, command: Sequence[Word]) -> None:
-    """Wait until the program runs; raise the error with which it did not."""
+    """Wait until the program has started; raise an `OSError` if it could not be executed."""
     number = await report.read()
     if number:
         raise OSError(int(number), os.strerror(int(number)), os.fspath(command[0]))
 
 
 class Output(asyncio.StreamReaderProtocol):
-    """A pipe that is read as a stream."""
+    """Reads a pipe into a `StreamReader`; `ended` is set when the pipe is closed."""
 
     _pipe: asyncio.ReadTransport | None = None
 
@@ -145,7 +150,7 @@ class Output(asyncio.StreamReaderProtocol):
 
     def eof_received(self) -> bool:
         super().eof_received()
-        return False  # The pipe is to be closed: uvloop does it only then.
+        return False  # This closes the pipe; uvloop does not close it otherwise.
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
@@ -154,7 +159,7 @@ class Output(asyncio.StreamReaderProtocol):
 
 
 def watch(process: subprocess.Popen[bytes], exited: Callable[[], None]) -> None:
-    """Have `exited` called by the loop when `process` has ended, and its status is in `returncode`."""
+    """Have the loop call `exited` when `process` has ended and `process.returncode` is set."""
     loop = asyncio.get_running_loop()
 
     def ended(descriptor: int) -> None:
@@ -170,7 +175,7 @@ def watch(process: subprocess.Popen[bytes], exited: Callable[[], None]) -> None:
 
     try:
         descriptor = os.pidfd_open(process.pid)
-    except (AttributeError, OSError):  # It is Linux that has these, and not in every sandbox.
+    except (AttributeError, OSError):  # Only Linux has pidfds, and some sandboxes forbid them.
         Thread(target=wait, name=f"wait for process {process.pid}", daemon=True).start()
     else:
         loop.add_reader(descriptor, ended, descriptor)

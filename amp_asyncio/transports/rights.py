@@ -1,9 +1,9 @@
-"""Data and descriptors in one stream: how a UNIX socket sends and receives both.
+"""Sending and receiving data and descriptors over one UNIX socket, without an event loop.
 
-There is no event loop here, and no protocol: `Outgoing` keeps what the kernel has not taken yet, and
-`receive` and `receive_into` read once. A descriptor goes along with one byte of the data, as
-`SCM_RIGHTS`, and only one with each byte. The kernel would take more, but it never joins what has
-descriptors to what follows, so the receiver gets each with its own byte, and never too many at once.
+`Outgoing` holds what the kernel has not accepted yet; `receive` and `receive_into` read once. Each
+descriptor is sent as `SCM_RIGHTS` together with one byte of the data, and no other descriptor. The
+kernel would accept more than one, but it never merges a message that has descriptors with later data.
+So the receiver gets each descriptor with its own byte, and never too many at once.
 """
 
 from __future__ import annotations
@@ -18,40 +18,39 @@ from itertools import islice
 
 __all__ = ["Outgoing", "receive", "receive_into"]
 
-# How many pieces are sent at once: fewer than any kernel refuses (IOV_MAX).
+# The most pieces in one sendmsg call: IOV_MAX of Linux, the BSDs and macOS.
 _PIECES = 1024
-# Room for as many descriptors as Linux lets anybody send at once: 253.
+# Room for 253 descriptors, the most that Linux allows in one message (SCM_MAX_FD).
 _ANCILLARY_SIZE = socket.CMSG_SPACE(253 * array.array("i").itemsize)
-# Where the kernel cannot say it when it makes the descriptor, it is said afterwards.
+# 0 if the kernel does not have this flag; descriptors are then made non-inheritable after receiving.
 _CLOSE_ON_EXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 
 
 class Outgoing:
-    """What is to be sent, in order; `size` says how many bytes of data that are."""
+    """Data and descriptors waiting to be sent, in order; `size` is the number of bytes of data."""
 
     def __init__(self) -> None:
         self.size = 0
         self._pieces: deque[bytes | memoryview] = deque()
-        # How much the kernel has taken; and the descriptors that wait, each with the position in the
-        # stream that it belongs to.
+        # The number of bytes sent so far, and the descriptors, each with its position in the stream.
         self._sent = 0
         self._descriptors: deque[tuple[int, int]] = deque()
 
     def append(self, pieces: Iterable[bytes]) -> None:
-        """Send data behind all else; no piece is empty."""
+        """Queue data after everything else. The pieces must not be empty."""
         for piece in pieces:
             self._pieces.append(piece)
             self.size += len(piece)
 
     def append_descriptor(self, descriptor: int) -> None:
-        """Send a descriptor along with the next byte; it is closed here then."""
+        """Queue a descriptor, to be sent with the next byte that is queued, and then closed here."""
         self._descriptors.append((self._sent + self.size, descriptor))
 
     def send(self, sock: socket.socket) -> None:
-        """Send what the kernel takes: all at once, or up to the next descriptor, and that with a byte.
+        """Send as much as the kernel accepts: everything up to a descriptor, then that with one byte.
 
-        That goes on for some descriptors, and not for ever: others want the loop, too. Raises `OSError`
-        where the connection is lost.
+        The number of system calls is limited, so that one connection does not block the event loop.
+        Raises `OSError` if the connection is lost.
         """
         try:
             for _ in range(_PIECES):
@@ -82,7 +81,7 @@ class Outgoing:
             size -= len(piece)
 
     def drop(self) -> None:
-        """Send none of it; the descriptors are closed."""
+        """Discard everything that is queued, and close the descriptors."""
         self._pieces.clear()
         self.size = 0
         while self._descriptors:
@@ -92,24 +91,23 @@ class Outgoing:
 def receive(sock: socket.socket, size: int) -> tuple[bytes, list[int]]:
     """Return up to `size` bytes, and the descriptors that came with them.
 
-    No child process inherits these. Raises `BlockingIOError` where there is nothing, and `OSError`
-    where the connection is lost, or where descriptors came that this process has no room for.
+    Child processes do not inherit the descriptors. Raises `BlockingIOError` if there is nothing to
+    read, and `OSError` if the connection is lost or this process cannot hold the descriptors received.
     """
     data, ancillary, flags, _ = sock.recvmsg(size, _ANCILLARY_SIZE, _CLOSE_ON_EXEC)
     return data, _descriptors(ancillary, flags)
 
 
 def receive_into(sock: socket.socket, buffer: memoryview | bytearray) -> tuple[int, list[int]]:
-    """Fill a buffer, as `receive` does; return how many bytes came, and the descriptors."""
+    """Like `receive`, but read into `buffer`; return the number of bytes, and the descriptors."""
     size, ancillary, flags, _ = sock.recvmsg_into([buffer], _ANCILLARY_SIZE, _CLOSE_ON_EXEC)
     return size, _descriptors(ancillary, flags)
 
 
 def _descriptors(ancillary: Iterable[tuple[int, int, bytes]], flags: int) -> list[int]:
-    """Return the descriptors that came with a message, none of which a child process inherits.
+    """Return the descriptors that came with a message; child processes do not inherit them.
 
-    Raises `OSError` where the kernel dropped some: those that come would be counted wrongly from
-    there on.
+    Raises `OSError` if the kernel dropped some, because later ones would then be counted wrongly.
     """
     descriptors = array.array("i")
     for level, kind, data in ancillary:
@@ -121,5 +119,5 @@ def _descriptors(ancillary: Iterable[tuple[int, int, bytes]], flags: int) -> lis
     if flags & socket.MSG_CTRUNC:
         for descriptor in descriptors:
             os.close(descriptor)
-        raise OSError(errno.EMFILE, "descriptors came that this process has no room for")
+        raise OSError(errno.EMFILE, "this process has no room for the descriptors that it received")
     return descriptors.tolist()

@@ -1,15 +1,15 @@
 """A transport for UNIX sockets that carries descriptors.
 
-A UNIX socket takes an open file along with a byte of its stream, and gives the receiver a descriptor
-of its own for it. asyncio's transports read with calls that have the kernel drop what came along; so
-here is one that does not. It is what `asyncio.Transport` says, and behaves as asyncio's own does, on
-any event loop that has `add_reader` and `add_writer`. Beyond that,
+A UNIX socket can send an open file together with a byte of its stream; the receiver gets its own
+descriptor for it. asyncio's transports read with system calls that drop descriptors, so this module has
+one that keeps them. It implements `asyncio.Transport` and behaves like asyncio's own, on any event loop
+that has `add_reader` and `add_writer`. In addition:
 
-- `send_descriptor(fd)` has a descriptor sent, along with the first byte that is written behind it;
-- a protocol that has a method `descriptor_received(fd)` is given each descriptor that came, before
-  the data that it came with; where the protocol has none, descriptors are closed.
+- `send_descriptor(fd)` sends a descriptor together with the first byte that is written after it;
+- a protocol with a method `descriptor_received(fd)` gets each descriptor before the data that it came
+  with; if the protocol does not have this method, descriptors are closed.
 
-What goes over the socket, and how, is in `rights.py`; here is when.
+`rights.py` does the system calls; this module decides when to make them.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from .rights import Outgoing, receive, receive_into
 
 __all__ = ["DescriptorTransport"]
 
-# How many bytes are read at once, as in asyncio.
+# How many bytes are read at once: the same as in asyncio.
 _READ_SIZE = 256 * 1024
 
 
 class DescriptorTransport(asyncio.Transport):
-    """The transport of a connected UNIX stream socket, which it owns from here on.
+    """The transport of a connected UNIX stream socket, which it owns from now on.
 
-    `connection_made` of `protocol` is called in the next turn of the event loop; `waiter`, if any, is
-    resolved behind it. `get_extra_info` knows "socket", "sockname" and "peername".
+    `connection_made` of `protocol` is called in the next turn of the event loop; after that, `waiter`
+    gets its result. `get_extra_info` has "socket", "sockname" and "peername".
     """
 
     _sock: socket.socket | None = None
@@ -54,12 +54,12 @@ class DescriptorTransport(asyncio.Transport):
         self._sock = sock
         self._fd = sock.fileno()
         self._begun = False
-        self._reading = False  # Whether the loop watches the socket for us.
+        self._reading = False  # Whether the loop watches the socket.
         self._paused = False
         self._eof_received = False
         self._closing = False
         self._ended = False  # Whether connection_lost was called, or will be in the next turn.
-        self._outgoing = Outgoing()  # What the kernel has not taken yet.
+        self._outgoing = Outgoing()
         self._eof_written = False
         self._writing_paused = False
         self.set_write_buffer_limits()
@@ -76,33 +76,33 @@ class DescriptorTransport(asyncio.Transport):
     # --- the protocol ---
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
-        """Give `protocol` all that comes from here on."""
+        """Deliver everything that arrives from now on to `protocol`."""
         self._protocol: Any = protocol
         self._buffered = isinstance(protocol, asyncio.BufferedProtocol)
 
     def get_protocol(self) -> asyncio.BaseProtocol:
-        """Return the protocol that gets what comes."""
+        """Return the current protocol."""
         protocol: asyncio.BaseProtocol = self._protocol
         return protocol
 
     # --- reading ---
 
     def is_reading(self) -> bool:
-        """Return whether what comes is read."""
+        """Return whether the transport is reading."""
         return not self._paused and not self._closing
 
     def pause_reading(self) -> None:
-        """Read nothing more before `resume_reading` is called."""
+        """Read nothing more until `resume_reading` is called."""
         self._paused = True
         self._watch()
 
     def resume_reading(self) -> None:
-        """Go on reading."""
+        """Start reading again."""
         self._paused = False
         self._watch()
 
     def _watch(self) -> None:
-        """Have the loop watch the socket just while we want to read."""
+        """Have the loop watch the socket if, and only if, we want to read."""
         wanted = self._begun and not (self._paused or self._closing or self._eof_received)
         if wanted is not self._reading:
             self._reading = wanted
@@ -112,7 +112,8 @@ class DescriptorTransport(asyncio.Transport):
                 self._loop.remove_reader(self._fd)
 
     def _read(self) -> None:
-        """Read once, and give the protocol what came."""
+        """Read once, and deliver the result to the protocol."""
+        data = b""
         buffer = self._call("get_buffer", -1) if self._buffered else None
         if not self._reading or self._sock is None:
             return
@@ -141,7 +142,7 @@ class DescriptorTransport(asyncio.Transport):
             self._call("buffer_updated", size)
 
     def _give(self, descriptor: int) -> None:
-        """Give the protocol a descriptor; close one that it does not take."""
+        """Deliver a descriptor to the protocol, or close it if the protocol does not accept any."""
         if self._closing or not hasattr(self._protocol, "descriptor_received"):
             os.close(descriptor)
         else:
@@ -155,7 +156,7 @@ class DescriptorTransport(asyncio.Transport):
             self.close()
 
     def _call(self, method: str, *arguments: Any) -> Any:
-        """Call a method of the protocol; one that raises ends the connection."""
+        """Call a method of the protocol; if it raises, the connection ends."""
         try:
             return getattr(self._protocol, method)(*arguments)
         except (SystemExit, KeyboardInterrupt):
@@ -166,37 +167,37 @@ class DescriptorTransport(asyncio.Transport):
     # --- writing ---
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Write `data` behind all that was written before."""
+        """Write `data`, or buffer what the kernel does not accept yet."""
         if not isinstance(data, bytes | bytearray | memoryview):
-            raise TypeError(f"what is written is bytes-like, not {type(data).__name__!r}")
+            raise TypeError(f"data must be bytes-like, not {type(data).__name__!r}")
         self.writelines((data,))
 
     def writelines(self, list_of_data: Iterable[bytes | bytearray | memoryview]) -> None:
         """Write several pieces of data, in order."""
         if self._eof_written:
-            raise RuntimeError("nothing can be written behind write_eof()")
-        # What the caller may change, once this returns, is copied.
+            raise RuntimeError("cannot write after write_eof()")
+        # Mutable data is copied, because the caller may change it later.
         pieces = [data if isinstance(data, bytes) else bytes(data) for data in list_of_data if data]
         if self._ended or not pieces:
             return
         idle = not self._outgoing.size
         self._outgoing.append(pieces)
         if idle:
-            # What the kernel takes at once need not wait for the loop.
+            # Try at once: if the kernel accepts everything, the loop need not watch the socket.
             self._send()
             if self._outgoing.size:
                 self._loop.add_writer(self._fd, self._write_ready)
         self._pause_writing_if_full()
 
     def send_descriptor(self, descriptor: int) -> None:
-        """Send a descriptor along with the next byte that is written; it is closed here then.
+        """Send a descriptor together with the next byte that is written.
 
-        The transport owns it from here on: it is closed in any case, also where it cannot be sent.
-        Raises `RuntimeError` where no byte can come any more.
+        The transport owns it from now on: it closes the descriptor after sending it, and also if it
+        cannot be sent. Raises `RuntimeError` after `write_eof`.
         """
         if self._eof_written:
             os.close(descriptor)
-            raise RuntimeError("no descriptor can be sent behind write_eof()")
+            raise RuntimeError("cannot send a descriptor after write_eof()")
         if self._ended:
             os.close(descriptor)
         else:
@@ -213,7 +214,7 @@ class DescriptorTransport(asyncio.Transport):
         self._send()
         if self._writing_paused and self._outgoing.size <= self._low and not self._ended:
             self._writing_paused = False
-            self._tell("resume_writing")  # It may write, or close.
+            self._tell("resume_writing")  # This may write more, or close.
         if not self._outgoing.size and not self._ended:
             self._loop.remove_writer(self._fd)
             if self._closing:
@@ -222,11 +223,11 @@ class DescriptorTransport(asyncio.Transport):
                 self._shut_down()
 
     def can_write_eof(self) -> bool:
-        """Return True: this side of the connection can be closed alone."""
+        """Return True: one direction of the connection can be closed alone."""
         return True
 
     def write_eof(self) -> None:
-        """Close this side of the connection behind what was written."""
+        """Close the direction that we write to, after everything written so far is sent."""
         if self._closing or self._eof_written:
             return
         self._eof_written = True
@@ -235,21 +236,25 @@ class DescriptorTransport(asyncio.Transport):
 
     def _shut_down(self) -> None:
         assert self._sock is not None
-        self._outgoing.drop()  # These are descriptors, and no byte can take them along any more.
+        self._outgoing.drop()  # Only descriptors can be left, and no byte follows to send them with.
         self._sock.shutdown(socket.SHUT_WR)
 
     # --- flow control ---
 
     def get_write_buffer_size(self) -> int:
-        """Return how many bytes the kernel has not taken yet."""
+        """Return how many bytes the kernel has not accepted yet."""
         return self._outgoing.size
 
     def get_write_buffer_limits(self) -> tuple[int, int]:
-        """Return the low and the high limit, in bytes."""
+        """Return the low and the high limit of the write buffer, in bytes."""
         return self._low, self._high
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
-        """Have the protocol pause above `high` bytes, and resume at `low`, or a fourth of `high`."""
+        """Make the protocol pause writing above `high` bytes, and resume at `low` or fewer.
+
+        The defaults are asyncio's: `high` is 64 KiB, or four times a given `low`; `low` is a fourth of
+        `high`. Raises `ValueError` unless `high >= low >= 0`.
+        """
         if high is None:
             high = 64 * 1024 if low is None else 4 * low
         if low is None:
@@ -265,7 +270,7 @@ class DescriptorTransport(asyncio.Transport):
             self._tell("pause_writing")
 
     def _tell(self, method: str) -> None:
-        """Call a method of the protocol; what it raises is the loop's to report, as in asyncio."""
+        """Call a method of the protocol; if it raises, the loop reports that, as in asyncio."""
         try:
             getattr(self._protocol, method)()
         except (SystemExit, KeyboardInterrupt):
@@ -280,7 +285,7 @@ class DescriptorTransport(asyncio.Transport):
         return self._closing
 
     def close(self) -> None:
-        """Read no more, write what was written so far, then close."""
+        """Stop reading, send everything written so far, then close."""
         if not self._closing:
             self._closing = True
             self._watch()
@@ -288,11 +293,11 @@ class DescriptorTransport(asyncio.Transport):
                 self._end_soon(None)
 
     def abort(self) -> None:
-        """Close now; what the kernel has not taken yet is lost."""
+        """Close now; what the kernel has not accepted yet is lost."""
         self._end_soon(None)
 
     def _fail(self, error: BaseException, message: str) -> None:
-        """Close because of an error; one that is not of the network is reported, too."""
+        """Close because of an error; the loop reports it unless it is an `OSError`."""
         if not isinstance(error, OSError):
             self._report(error, message)
         self._end_soon(error)

@@ -511,10 +511,10 @@ async def test_flow_control() -> None:
         assert transport.get_write_buffer_size() == 0
         assert transport.can_write_eof()
         for write in (transport.write, transport.writelines):
-            with pytest.raises(RuntimeError, match="behind write_eof"):
+            with pytest.raises(RuntimeError, match="after write_eof"):
                 write([b"x"] if write == transport.writelines else b"x")
         descriptor = pipe_with(b"")
-        with pytest.raises(RuntimeError, match="behind write_eof"):
+        with pytest.raises(RuntimeError, match="after write_eof"):
             transport.send_descriptor(descriptor)
         with pytest.raises(OSError, match="Bad file descriptor"):
             os.fstat(descriptor)
