@@ -1,1 +1,1 @@
-"""Certificates, and the SSL contexts made from them."""
+"""TLS: certificates, and the SSL contexts made from them."""

@@ -1,12 +1,11 @@
-"""Certificates: who one is and whom one trusts, as values that become an `ssl.SSLContext`.
+"""Certificates: the identity of one side and the authorities it trusts, made into an `ssl.SSLContext`.
 
-`cryptography` reads, writes and makes certificates, and `ssl` does the TLS; this module leads from the
-one to the other. Its two classes are there so that a peer that only verifies never needs a key, and
-a key is never where only a certificate is needed.
+`cryptography` reads, writes and creates certificates, and `ssl` does TLS; this module connects the two.
+It has two classes, so that a peer that only verifies needs no key, and a key is never passed where a
+certificate is enough.
 
-Trust is what one says, and no more: a context trusts exactly the certificates that it was given, and
-never those of the system. AMP's peers are most often one another's own programs; that a public
-authority vouches for somebody's name does not make them a peer.
+A context trusts exactly the certificates that it was given, and never those of the system. AMP peers
+usually belong to the same owner, and a certificate from a public authority does not prove that.
 """
 
 from __future__ import annotations
@@ -44,22 +43,22 @@ __all__ = ["Certificate", "PrivateCertificate", "make_ssl_context"]
 
 @frozen(eq=False, repr=False)
 class Certificate:
-    """A certificate, without its key: a peer, or an authority that peers are verified with.
+    """A certificate without its key: of a peer, or of an authority that verifies peers.
 
-    Certificates are equal if they are the same bytes in DER, whether or not their key is there, too.
+    Certificates are equal if their DER is the same, whether or not they come with a key.
 
     Attributes:
-        x509_certificate: the same for `cryptography`, which knows more of it.
+        x509_certificate: the certificate as an object of `cryptography`, which gives more details.
     """
 
     x509_certificate: x509.Certificate
 
     @classmethod
     def from_pem(cls, source: Source) -> Self:
-        """Return the certificate in `source`: the bytes of a PEM, or the path of such a file.
+        """Return the certificate in `source`, which is PEM bytes or the path of a PEM file.
 
-        Of several, as in a fullchain.pem, it is the first; the others are no part of it, and are not
-        trusted where it is. `list_from_pem` returns them all. Keys in the file are not looked at.
+        If there are several, as in a fullchain.pem, only the first is used; trusting it does not mean
+        trusting the others. `list_from_pem` returns them all. Keys in the file are ignored.
 
         Raises `ValueError` if there is no certificate or a malformed one, `OSError` if the file
         cannot be read.
@@ -68,42 +67,42 @@ class Certificate:
 
     @classmethod
     def from_der(cls, source: Source) -> Self:
-        """Return the certificate in `source`: its DER, or the path of a file that has it.
+        """Return the certificate in `source`, which is DER bytes or the path of a DER file.
 
-        Raises what `from_pem` does.
+        Raises the same errors as `from_pem`.
         """
         return cls(der_certificate(*read(source)))
 
     @staticmethod
     def list_from_pem(source: Source) -> list[Certificate]:
-        """Return all certificates in `source`, in order: for a file of authorities.
+        """Return all certificates in `source`, in order, for example from a file of authorities.
 
-        There is always one at least. Raises what `from_pem` does.
+        Raises the same errors as `from_pem`, so there is always at least one.
         """
         return [Certificate(found) for found in pem_certificates(*read(source))]
 
     @property
     def subject(self) -> str:
-        """Whose certificate it is, as RFC 4514 writes it: `CN=example.com,O=Example`."""
+        """The owner of the certificate, in the format of RFC 4514: `CN=example.com,O=Example`."""
         return self.x509_certificate.subject.rfc4514_string()
 
     @property
     def issuer(self) -> str:
-        """Who signed it, written like `subject`."""
+        """The signer of the certificate, in the same format as `subject`."""
         return self.x509_certificate.issuer.rfc4514_string()
 
     @property
     def common_name(self) -> str | None:
-        """The common name of the subject, or None; of several, the last, which is the most specific.
+        """The common name of the subject, or None; if there are several, the last, most specific one.
 
-        It is for people to read: what a peer is verified with is `names`.
+        It is for people to read; a peer's host name is verified against `names`.
         """
         found = self.x509_certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
         return str(found[-1].value) if found else None
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The host names and IP addresses that it is for, of its subjectAltName, in their order."""
+        """The host names and IP addresses of the certificate, in the order of its subjectAltName."""
         try:
             extension = self.x509_certificate.extensions.get_extension_for_class(
                 x509.SubjectAlternativeName
@@ -115,17 +114,17 @@ class Certificate:
 
     @property
     def fingerprint(self) -> str:
-        """The SHA-256 of its DER: 64 hexadecimal digits, in lower case and without colons."""
+        """The SHA-256 of the DER: 64 hexadecimal digits, in lower case and without colons."""
         return self.x509_certificate.fingerprint(hashes.SHA256()).hex()
 
     @property
     def not_before(self) -> datetime:
-        """When it begins to be valid, in UTC."""
+        """The first moment at which the certificate is valid, in UTC."""
         return self.x509_certificate.not_valid_before_utc
 
     @property
     def not_after(self) -> datetime:
-        """The last moment at which it is valid, in UTC."""
+        """The last moment at which the certificate is valid, in UTC."""
         return self.x509_certificate.not_valid_after_utc
 
     @property
@@ -150,7 +149,7 @@ class Certificate:
         return hash(self.to_der())
 
     def __repr__(self) -> str:
-        # The subject may be a peer's choice, and its length, too.
+        # Shortened, because a peer may choose the subject, and so its length.
         return f"<{self.__class__.__name__} {shortened(self.subject)} sha256:{self.fingerprint}>"
 
 
@@ -158,43 +157,47 @@ def _without_keys(certificates: Iterable[Certificate]) -> tuple[Certificate, ...
     return tuple(Certificate(certificate.x509_certificate) for certificate in certificates)
 
 
+def _check_key(
+    certificate: PrivateCertificate,
+    attribute: Attribute[PrivateKeyTypes],
+    private_key: PrivateKeyTypes,
+) -> None:
+    try:
+        belongs = private_key.public_key() == certificate.x509_certificate.public_key()
+    except (UnsupportedAlgorithm, ValueError) as error:
+        raise ValueError(f"{certificate!r} has a public key of an unsupported kind") from error
+    if not belongs:
+        raise ValueError(f"the private key does not belong to {certificate!r}")
+
+
 @frozen(eq=False, repr=False)
 class PrivateCertificate(Certificate):
-    """A certificate with its private key: what one side proves with who it is.
+    """A certificate with its private key, with which one side proves its identity.
 
-    Nothing here prints the key; what gives it away is `private_key` and `to_pem`, and nothing else.
+    Its repr does not show the key; only `private_key` and `to_pem` reveal it.
 
     Attributes:
         private_key: the key, as an object of `cryptography`.
         chain: the certificates between this one and an authority, which are sent along with it.
     """
 
-    private_key: PrivateKeyTypes = field()
+    private_key: PrivateKeyTypes = field(validator=_check_key)
     chain: tuple[Certificate, ...] = field(default=(), converter=_without_keys)
-
-    @private_key.validator
-    def _belongs(self, attribute: Attribute[PrivateKeyTypes], private_key: PrivateKeyTypes) -> None:
-        try:
-            belongs = private_key.public_key() == self.x509_certificate.public_key()
-        except (UnsupportedAlgorithm, ValueError) as error:
-            raise ValueError(f"{self!r} has a public key of no supported kind") from error
-        if not belongs:
-            raise ValueError(f"the private key does not belong to {self!r}")
 
     @classmethod
     def from_pem(
         cls, source: Source, password: str | bytes | None = None, *, key: Source | None = None
     ) -> Self:
-        """Return the certificate in `source`, its chain and its key: a PEM's bytes, or a file's path.
+        """Return the certificate in `source`, which is PEM bytes or a path, with its chain and key.
 
-        The key may stand before or behind the certificates, or in a source of its own, `key`. Of
-        several certificates the first is the one that the key belongs to, and the others are its
-        chain; a fullchain.pem is in that order. The key is PKCS#8 or in the traditional format, and
-        `password` decrypts it; None, or an empty one, is for a key that is not encrypted.
+        The key may come before or after the certificates, or from a source of its own, `key`. If there
+        are several certificates, the key belongs to the first and the others are its chain, as in a
+        fullchain.pem. The key is PKCS#8 or in the traditional format, and `password` decrypts it; None
+        or an empty password is for a key that is not encrypted.
 
-        Raises `ValueError` if the certificate or the key is missing, malformed or of no supported
-        kind, if there are several keys, if the key is not the certificate's, and if the password is
-        wrong, missing, or not needed; `OSError` if a file cannot be read.
+        Raises `ValueError` if the certificate or the key is missing, malformed or of an unsupported
+        kind, if there are several keys, if the key does not belong to the certificate, or if the
+        password is wrong, missing or not needed; `OSError` if a file cannot be read.
         """
         data, where = read(source)
         certificate, *chain = pem_certificates(data, where)
@@ -206,9 +209,9 @@ class PrivateCertificate(Certificate):
     def from_der(
         cls, source: Source, password: str | bytes | None = None, *, key: Source | None = None
     ) -> Self:
-        """Return the certificate in `source` and the key in `key`, both of them DER; no chain.
+        """Return the certificate in `source` with the key in `key`, both in DER, and without a chain.
 
-        Raises what `from_pem` does: `key` must be given, as DER has no room for it elsewhere.
+        Raises the same errors as `from_pem`; `key` is required, because DER holds only one object.
         """
         certificate = der_certificate(*read(source))
         if key is None:
@@ -225,13 +228,14 @@ class PrivateCertificate(Certificate):
     ) -> Self:
         """Return a new certificate with a new key (P-256), for either side of TLS.
 
-        It is its own authority: a peer that was given it verifies it. It is no authority for any
-        other certificate. `names` are the host names and IP addresses that it is for; where
-        `common_name` looks like one, it is among them. It is valid for `lifetime` from now, and, as
-        clocks differ, has been for an hour.
+        It is its own authority: a peer that trusts it can verify it. It is not an authority for any
+        other certificate. `names` are the host names and IP addresses that it is for; `common_name` is
+        added to them if it looks like one. It is valid for `lifetime` from now, and also for the hour
+        before now, because clocks differ.
 
-        Raises `ValueError` for a name that is neither, a `common_name` not of 1 to 64 characters, and
-        a `lifetime` that is not positive; `TypeError` if `names` is one str.
+        Raises `ValueError` if one of `names` is not a host name or an IP address, `common_name` does
+        not have 1 to 64 characters (the limit of RFC 5280), or `lifetime` is not positive; `TypeError`
+        if `names` is a single str.
         """
         if lifetime <= timedelta(0):
             raise ValueError(f"the lifetime of a certificate must be positive, not {lifetime}")
@@ -242,8 +246,8 @@ class PrivateCertificate(Certificate):
         key = ec.generate_private_key(ec.SECP256R1())
         key_id = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
         now = datetime.now(UTC)
-        # No keyUsage: it could not name keyCertSign, and without that older OpenSSLs do not see
-        # that the certificate is signed with its own key.
+        # No keyUsage: it could not include keyCertSign, and without that, older versions of OpenSSL
+        # do not recognise that the certificate is self-signed.
         builder = (
             x509.CertificateBuilder()
             .subject_name(subject)
@@ -255,7 +259,7 @@ class PrivateCertificate(Certificate):
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_EITHER_SIDE, critical=False)
             .add_extension(key_id, critical=False)
-            # Tells apart the authorities of a peer that knows several of the same name.
+            # Lets a peer find the right one of several authorities with the same name.
             .add_extension(
                 x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(key_id), critical=False
             )
@@ -266,14 +270,14 @@ class PrivateCertificate(Certificate):
 
     @property
     def certificate(self) -> Certificate:
-        """The certificate alone, to give away."""
+        """The certificate without its key, which may be shown to anyone."""
         return Certificate(self.x509_certificate)
 
     def to_pem(self, password: str | bytes | None = None) -> bytes:
-        """Return the key (PKCS#8), the certificate and its chain as one PEM: keep it secret.
+        """Return the key (PKCS#8), the certificate and its chain as one PEM, which is secret.
 
-        With a `password` the key is encrypted; `ValueError` for an empty one. For the certificate
-        without its key: `certificate.to_pem()`.
+        `password` encrypts the key; raises `ValueError` if it is empty. `certificate.to_pem()` returns
+        the certificate without its key.
         """
         encryption: KeySerializationEncryption = NoEncryption()
         if password is not None:
@@ -288,7 +292,7 @@ class PrivateCertificate(Certificate):
         authorities: Iterable[Certificate] | None = None,
         check_hostname: bool = False,
     ) -> ssl.SSLContext:
-        """Return a context that shows this certificate; `make_ssl_context` says the rest."""
+        """Return a context that presents this certificate; see `make_ssl_context`."""
         return make_ssl_context(
             self, server_side=server_side, authorities=authorities, check_hostname=check_hostname
         )
@@ -303,17 +307,17 @@ def make_ssl_context(
 ) -> ssl.SSLContext:
     """Return a new context for one side of TLS 1.2 or later.
 
-    `certificate` is shown to the peer. A client may do without; a server cannot, so that for None it
-    makes one, which nobody can verify.
+    `certificate` is presented to the peer. It is optional for a client. A server needs one: if it is
+    None, a temporary certificate is created, which no peer can verify.
 
-    With `authorities`, the peer must show a certificate, on either side, and it must be one of them
-    or be signed by one, also by way of certificates that the peer sends along. Nobody else is
-    trusted. Without any (None or none in it) nothing is verified: the connection is safe from those
-    who listen, and not from those who stand in between. `check_hostname` is for clients: the
-    certificate must also be for the `server_hostname` of the connection.
+    With `authorities`, the peer must present a certificate, whichever side it is. It must be one of
+    them or signed by one, directly or through certificates that the peer sends along; nothing else is
+    trusted. Without any (None or empty), nothing is verified: the connection is safe from
+    eavesdropping, but not from active attackers. `check_hostname` is for clients: the certificate must
+    also match the `server_hostname` of the connection.
 
-    Raises `ValueError` if a host name is to be checked without authorities or by a server, and
-    `ssl.SSLError` if OpenSSL does not take the certificate or an authority (a key too small, say).
+    Raises `ValueError` if `check_hostname` is used without authorities or by a server, and
+    `ssl.SSLError` if OpenSSL rejects the certificate or an authority, for example for a small key.
     """
     trusted = b"".join(authority.to_der() for authority in authorities or ())
     if check_hostname and server_side:
@@ -325,7 +329,7 @@ def make_ssl_context(
     context.check_hostname = check_hostname
     if trusted:
         context.verify_mode = ssl.CERT_REQUIRED
-        # An authority is what one trusts, and need not be the root of what it was signed by.
+        # So that an authority need not be a self-signed root.
         context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
         context.load_verify_locations(cadata=trusted)
     else:
@@ -346,7 +350,7 @@ _HOST_NAME = re.compile(r"(\*\.)?[\w-]+(\.[\w-]+)*", re.ASCII)
 
 
 def _alternative_names(common_name: str, names: Iterable[str]) -> list[x509.GeneralName]:
-    """Return what the names are in a certificate, each of them once."""
+    """Return all names as entries for a subjectAltName, without duplicates."""
     if isinstance(names, str):
         raise TypeError("names are an iterable of str, not one str")
     found = [_general_name(common_name)]
@@ -358,7 +362,7 @@ def _alternative_names(common_name: str, names: Iterable[str]) -> list[x509.Gene
 
 
 def _general_name(name: str) -> x509.GeneralName | None:
-    """Return what `name` is in a certificate, or None if it is no host name and no IP address."""
+    """Return `name` as a subjectAltName entry; None if it is not a host name or an IP address."""
     with suppress(ValueError):
         return x509.IPAddress(ip_address(name))
     with suppress(UnicodeError):
@@ -370,10 +374,10 @@ def _general_name(name: str) -> x509.GeneralName | None:
 
 
 def _load(context: ssl.SSLContext, certificate: PrivateCertificate) -> None:
-    """Let `context` show `certificate`.
+    """Make `context` present `certificate`.
 
-    `ssl` takes a key from a file and from nowhere else, so it gets one for as long as it reads it,
-    encrypted with a password that is then forgotten.
+    `ssl` can load a key only from a file, so the key is written to one that exists only while `ssl`
+    reads it, encrypted with a random password.
     """
     password = secrets.token_hex(32)
     with private_file(certificate.to_pem(password)) as path:

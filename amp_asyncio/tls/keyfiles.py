@@ -1,8 +1,8 @@
-"""Key files: a private key where `ssl` can read it, and nobody else.
+"""Key files: a private key in a file that only `ssl` reads.
 
-`ssl` takes a key from a file and from nowhere else. So the file is one that never reaches a disk, where
-the system has such, and otherwise a temporary one; its owner alone can read it, and it is gone as soon
-as `ssl` has read it, or has failed to.
+`ssl` can load a private key only from a file. The file is in memory if the system supports that, and
+otherwise a temporary file. Only its owner can read it, and it is deleted as soon as `ssl` has read it
+or failed to.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _DESCRIPTORS = "/proc/self/fd"
 
 @contextmanager
 def private_file(data: bytes) -> Iterator[str]:
-    """Yield the path of a file with `data`, for its owner alone, which is gone at the end."""
+    """Yield the path of a file with `data` that only its owner can read; delete it at the end."""
     with _memory_file() or tempfile.NamedTemporaryFile() as file:
         file.write(data)
         file.flush()
@@ -28,7 +28,7 @@ def private_file(data: bytes) -> Iterator[str]:
 
 
 def _memory_file() -> IO[bytes] | None:
-    """Return a new file that is on no disk and has no name, or None if the system has no such."""
+    """Return a new file in memory, without a name, or None if the system does not support that."""
     with suppress(AttributeError, OSError):
         if os.path.isdir(_DESCRIPTORS):
             descriptor = os.memfd_create("certificate")

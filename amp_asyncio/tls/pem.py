@@ -1,8 +1,8 @@
-"""PEM and DER: from files and bytes to certificates and keys.
+"""PEM and DER: loading certificates and keys from files and bytes.
 
-`cryptography` does the reading. What is added is the error: it names the file, says what is wrong with
-it and what it looks like instead, and never shows a byte of what may be a key. All of them are
-`ValueError`, and `OSError` for a file that cannot be read.
+`cryptography` parses them; this module adds clear errors. They name the file, say what is wrong with it
+and which format it looks like, and never show bytes that may be a key. All of them are `ValueError`,
+except `OSError` for a file that cannot be read.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from cryptography.hazmat.primitives.serialization import load_der_private_key, l
 
 __all__ = ["Source", "as_bytes", "der_certificate", "der_key", "pem_certificates", "pem_key", "read"]
 
-#: What a certificate or a key is read from: its bytes, or the path of a file that has them.
+#: A certificate or a key: its bytes, or the path of a file that contains them.
 Source = bytes | str | os.PathLike[str]
 
-# A block that is never ended, or ended otherwise, is one as well: `cryptography` says that it is bad.
+# Also matches a block with a missing or different END line, so that `cryptography` reports it as bad.
 _PEM_BLOCK = re.compile(rb"-----BEGIN ([^\r\n-]+)-----(?:[^-]++|-(?!----))*+(?:-----END \1-----)?")
 
 
 def read(source: Source) -> tuple[bytes, str]:
-    """Return what `source` holds, and how an error is to call it."""
+    """Return the bytes of `source`, and what to call it in errors."""
     if isinstance(source, bytes):
         return source, "the bytes given"
     path = os.fsdecode(source)
     if "-----BEGIN " in path or "\n" in path:
-        # It may be a key, which must not get into the error about a file that is not there.
-        raise ValueError("a str is the path of a file; PEM itself is to be given as bytes")
+        # It may be a key, which must not appear in the error about a missing file.
+        raise ValueError("a str is the path of a file; pass PEM itself as bytes")
     return Path(path).read_bytes(), path
 
 
@@ -44,7 +44,7 @@ def _pem_blocks(data: bytes, label: bytes) -> list[bytes]:
 
 
 def pem_certificates(data: bytes, where: str) -> list[x509.Certificate]:
-    """Return the certificates in `data`, in order; there is at least one."""
+    """Return the certificates in `data`, in order; raise `ValueError` if there are none."""
     blocks = _pem_blocks(data, b"CERTIFICATE")
     if not blocks:
         raise ValueError(f"there is no PEM certificate in {where}{_resemblance(data)}")
@@ -55,7 +55,7 @@ def pem_certificates(data: bytes, where: str) -> list[x509.Certificate]:
 
 
 def der_certificate(data: bytes, where: str) -> x509.Certificate:
-    """Return the one certificate that `data` is."""
+    """Return the certificate whose DER is `data`."""
     what = f"the DER certificate in {where}{_resemblance(data)}"
     return _loaded_certificate(x509.load_der_x509_certificate, data, what)
 
@@ -70,7 +70,7 @@ def _loaded_certificate(
 
 
 def pem_key(data: bytes, where: str, password: str | bytes | None) -> PrivateKeyTypes:
-    """Return the one private key in `data`."""
+    """Return the private key in `data`; raise `ValueError` unless there is exactly one."""
     blocks = _pem_blocks(data, b"PRIVATE KEY")
     if not blocks:
         raise ValueError(f"there is no PEM private key in {where}{_resemblance(data)}")
@@ -80,7 +80,7 @@ def pem_key(data: bytes, where: str, password: str | bytes | None) -> PrivateKey
 
 
 def der_key(data: bytes, where: str, password: str | bytes | None) -> PrivateKeyTypes:
-    """Return the one private key that `data` is."""
+    """Return the private key whose DER is `data`."""
     return _loaded_key(load_der_private_key, data, where, password)
 
 
@@ -94,24 +94,24 @@ def _loaded_key(
     try:
         return load(data, as_bytes(password) if password else None)
     except TypeError as error:
-        # This is what `cryptography` raises for a password too few, or one too many.
+        # `cryptography` raises this if the password is missing or not needed.
         if password:
             raise ValueError(f"{what} is not encrypted, but a password was given") from error
         raise ValueError(f"{what} is encrypted, and no password was given") from error
     except (UnsupportedAlgorithm, ValueError) as error:
-        otherwise = "malformed, or of no supported kind"
+        unusable = "malformed, or of an unsupported kind"
         if password:
-            raise ValueError(f"{what}: the password is wrong, or the key is {otherwise}") from error
-        raise ValueError(f"{what} is {otherwise}{_resemblance(data)}") from error
+            raise ValueError(f"{what}: the password is wrong, or the key is {unusable}") from error
+        raise ValueError(f"{what} is {unusable}{_resemblance(data)}") from error
 
 
 def as_bytes(password: str | bytes) -> bytes:
-    """Return a password as `cryptography` wants it."""
+    """Return a password as the bytes that `cryptography` expects, in UTF-8."""
     return password.encode() if isinstance(password, str) else password
 
 
 def _resemblance(data: bytes) -> str:
-    """Say which of the two formats `data` looks like, for an error about what is wrong with it."""
+    """Return the end of an error message that says which format `data` looks like, or nothing."""
     if b"-----BEGIN " in data:
-        return " (which has PEM in it)"
+        return " (which contains PEM)"
     return " (which looks like DER)" if data[:1] == b"\x30" else ""

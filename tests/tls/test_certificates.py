@@ -198,7 +198,7 @@ GARBAGE: list[tuple[Callable[[bytes], object], bytes, str]] = [
     (Certificate.from_pem, b"", "there is no PEM certificate in the bytes given$"),
     (Certificate.from_pem, b"garbage", "there is no PEM certificate in the bytes given$"),
     (Certificate.from_pem, ROOT.to_der(), "no PEM certificate in .* looks like DER"),
-    (Certificate.from_pem, SERVER_KEY, "no PEM certificate in .* has PEM in it"),
+    (Certificate.from_pem, SERVER_KEY, "no PEM certificate in .* contains PEM"),
     (Certificate.list_from_pem, b"# none\n", "no PEM certificate"),
     (Certificate.list_from_pem, PEM + PEM[:-30], "certificate 2 in the bytes given is malformed"),
     (Certificate.list_from_pem, PEM[:-40] + PEM, "certificate 1 in the bytes given is malformed"),
@@ -207,7 +207,7 @@ GARBAGE: list[tuple[Callable[[bytes], object], bytes, str]] = [
     (Certificate.from_pem, PEM.replace(b" CERT", b" TRUSTED CERT"), "certificate 1 .* malformed"),
     (Certificate.from_der, b"", "the DER certificate in the bytes given is malformed"),
     (Certificate.from_der, b"garbage", "the DER certificate in the bytes given is malformed"),
-    (Certificate.from_der, PEM, "the DER certificate in .* has PEM in it.* is malformed"),
+    (Certificate.from_der, PEM, "the DER certificate in .* contains PEM.* is malformed"),
     (Certificate.from_der, ROOT.to_der() + b"\0", "looks like DER.* is malformed"),
     (Certificate.from_der, with_another_version(ROOT), "the DER certificate in .* is malformed"),
     (PrivateCertificate.from_pem, PEM, "there is no PEM private key in the bytes given"),
@@ -238,7 +238,7 @@ def leaks(text: str) -> list[str]:
 def test_pem_is_no_str() -> None:
     for read in (Certificate.from_pem, Certificate.from_der, PrivateCertificate.from_pem):
         for text in (SERVER.to_pem().decode(), "\n".join(secrets_of(SERVER))):
-            with pytest.raises(ValueError, match="PEM itself is to be given as bytes") as raised:
+            with pytest.raises(ValueError, match="pass PEM itself as bytes") as raised:
                 read(text)
             assert not leaks(whole_text(raised.value))
     with pytest.raises(ValueError, match="as bytes") as raised:
@@ -308,7 +308,7 @@ def test_encrypted_der() -> None:
         PrivateCertificate.from_der(SERVER.to_der(), key=key)
     with pytest.raises(ValueError, match="the password is wrong"):
         PrivateCertificate.from_der(SERVER.to_der(), "another", key=key)
-    with pytest.raises(ValueError, match="private key .* of no supported kind .*has PEM in it"):
+    with pytest.raises(ValueError, match="private key .* of an unsupported kind .*contains PEM"):
         PrivateCertificate.from_der(SERVER.to_der(), key=SERVER_KEY)
 
 
@@ -320,7 +320,7 @@ def test_a_password_that_is_not_needed() -> None:
 
 def test_keys_that_are_no_tls_keys() -> None:
     ssh = SERVER.private_key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
-    with pytest.raises(ValueError, match="private key .* is malformed, or of no supported kind"):
+    with pytest.raises(ValueError, match="private key .* is malformed, or of an unsupported kind"):
         PrivateCertificate.from_pem(SERVER_CHAIN, key=ssh)
 
 
@@ -338,7 +338,7 @@ def test_the_key_must_be_the_certificates() -> None:
 def test_a_public_key_of_no_known_kind() -> None:
     # The identifier of EC keys, 1.2.840.10045.2.1, made 1.2.840.10045.2.9.
     der = SERVER.to_der().replace(bytes.fromhex("2a8648ce3d0201"), bytes.fromhex("2a8648ce3d0209"))
-    with pytest.raises(ValueError, match="a public key of no supported kind"):
+    with pytest.raises(ValueError, match="a public key of an unsupported kind"):
         PrivateCertificate.from_der(der, key=key_der(SERVER))
 
 
