@@ -1,10 +1,9 @@
 """Child processes: starting one that speaks AMP over pipes, and being one.
 
-A child is a connection and a process, and each says only half of what happened to the other. The
-connection ends before the process has an exit status; so its end is held back for a moment, until the
-status is known, and what was asked fails with that. And whoever goes away takes the other with it: a
-child sees its pipes end when its parent dies, however it dies, because no other process has the
-parent's ends of them.
+A child is both a connection and a process. The connection usually ends before the exit status of the
+process is known, so its end is held back for a moment: open calls then fail with the exit status. If
+the parent dies, for whatever reason, the child's pipes end, because no other process has the parent's
+ends of them.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from io import FileIO
-from typing import IO, Any, Generic, TypeVar, overload
+from typing import IO, Any, Generic, TypeVar, cast, overload
 
 from .amp import AMP
 from .endpoints import _limited, _Opening
@@ -39,16 +38,16 @@ __all__ = ["Child", "spawn", "stdio"]
 
 _A = TypeVar("_A", bound=AMP)
 
-# How many seconds the exit status may take to come behind the end of the pipes, and the end of the
-# pipes behind the exit status.
+# How many seconds to wait for the exit status after the end of the pipes, and for the end of the pipes
+# after the exit status.
 _PATIENCE = 1.0
 
-# How many seconds a child has to end that was terminated, before it is killed.
+# How many seconds a child that was terminated has to end, before it is killed.
 _GRACE = 3.0
 
 
 class _Ended(subprocess.CalledProcessError):
-    """How a child has ended: the reason that its connection is lost."""
+    """The exit status of a child, as the reason why its connection is lost."""
 
     def __str__(self) -> str:
         child = f"the child process {os.fsdecode(self.cmd[0])}"
@@ -62,15 +61,15 @@ class _Ended(subprocess.CalledProcessError):
 
 
 class Child(Generic[_A]):
-    """A child process that speaks AMP with us; `spawn` makes one.
+    """A child process that speaks AMP with us; `spawn` creates it.
 
     Attributes:
         amp: our side of the connection.
         returncode: its exit status, or the negative number of the signal that ended it; None while it
             runs.
-        stderr: what it writes to its standard error, an `asyncio.StreamReader`, if `spawn` was called
-            with `stderr=asyncio.subprocess.PIPE`; else None. It has to be read as it comes: a child
-            whose standard error nobody reads waits when the pipe is full.
+        stderr: an `asyncio.StreamReader` of its standard error if `spawn` was called with
+            `stderr=asyncio.subprocess.PIPE`, else None. Read it continuously: when the pipe is full,
+            the child blocks.
     """
 
     returncode: int | None = None
@@ -85,28 +84,28 @@ class Child(Generic[_A]):
         self.amp = amp
         self._command = command
         self._exited = asyncio.Event()
-        # What is to be done about the end of the pipes when it is known why they ended.
+        # Callbacks that handle the end of a pipe, held back until it is known why the pipe ended.
         self._held: list[Callable[[], None]] = []
 
     def _begin(self, command: Sequence[Any], options: dict[str, Any]) -> None:
-        self._process = subprocess.Popen(command, **options)
+        self._process = cast("subprocess.Popen[bytes]", subprocess.Popen(command, **options))
         watch(self._process, self._process_exited)
 
     @property
     def pid(self) -> int:
-        """The process's number."""
+        """The process ID."""
         return self._process.pid
 
     def send_signal(self, number: int) -> None:
-        """Send the process a signal; does nothing where it has ended."""
+        """Send a signal to the process; do nothing if it has ended."""
         self._process.send_signal(number)
 
     def terminate(self) -> None:
-        """Ask the process to end, with SIGTERM."""
+        """Ask the process to end, by SIGTERM."""
         self.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
-        """End the process, with SIGKILL."""
+        """End the process, by SIGKILL."""
         self.send_signal(signal.SIGKILL)
 
     async def wait(self) -> int:
@@ -121,12 +120,12 @@ class Child(Generic[_A]):
     async def close(self, timeout: float | None = 10.0) -> None:
         """Close the connection in order, and return when the process has ended.
 
-        The connection closes as `AMP.close` does it. (One that was handed over to another protocol is
-        closed, too.) A child then sees the end of its input, and is to end by itself. When all this
-        takes more than `timeout` seconds (None: as long as it takes), the process is terminated, and
-        killed if that does not end it in three seconds more.
+        The connection closes as by `AMP.close`, also if it was handed over to another protocol. The
+        child then sees the end of its input, and should end by itself. If all this takes more than
+        `timeout` seconds (None: no timeout), the process is terminated, and killed if it still runs
+        three seconds later.
 
-        Cancelling it kills the process.
+        Cancelling this kills the process.
         """
         try:
             try:
@@ -161,9 +160,9 @@ class Child(Generic[_A]):
             self._errors.close()
 
     async def _finish_errors(self) -> None:
-        """Read what the process has left in its standard error, unless too much was not read before.
+        """Wait until the rest of the standard error is read, unless too much of it is unread already.
 
-        Somebody else may have it for his own, and never close it.
+        The wait is limited, because another process may have inherited the pipe and keep it open.
         """
         if self._errors is not None and self._errors.is_reading():
             with suppress(TimeoutError):
@@ -173,7 +172,7 @@ class Child(Generic[_A]):
     # --- the two ends: of the process, and of its pipes ---
 
     def _pipes_ended(self, go_on: Callable[[], None]) -> None:
-        """Go on when it is known how the process ended, but not much later: it may live on."""
+        """Call `go_on` when the exit status is known, or after `_PATIENCE` if the process lives on."""
         if self.returncode is not None:
             go_on()
             return
@@ -190,12 +189,13 @@ class Child(Generic[_A]):
             go_on()
 
     def _process_exited(self) -> None:
-        self.returncode = self._process.returncode
-        ended = _Ended(self.returncode, self._command)
+        returncode = self._process.returncode
+        self.returncode = returncode
+        ended = _Ended(returncode, self._command)
         self.amp._error = self.amp._error or ended
         self._let_go()
         self._transport.release()
-        # Somebody else may have its ends of the pipes, such as a child of its own.
+        # The pipes may stay open, because another process, such as a child of the child, has its ends.
         asyncio.get_running_loop().call_later(_PATIENCE, self._transport.end, ended)
         self._exited.set()
 
@@ -217,6 +217,7 @@ def spawn(
 def spawn(
     program: Word,
     *args: Word,
+    protocol_factory: type[AMP] = ...,
     fds: tuple[int, int] = ...,
     stderr: int | IO[Any] | None = ...,
     limits: Limits | None = ...,
@@ -233,23 +234,23 @@ def spawn(
 ) -> _Opening[Child[Any]]:
     """Start a program that speaks AMP over pipes, and connect to it.
 
-    `async with spawn(...) as child` closes the `Child` at the end; `child = await spawn(...)` leaves
-    that to the caller. What connects is what `protocol_factory` makes, and is `child.amp`; `limits`, if
-    given, takes the place of the limits of its class.
+    `async with spawn(...) as child` closes the `Child` at the end; after `child = await spawn(...)` the
+    caller has to. `protocol_factory` creates our side of the connection, `child.amp`; `limits`, if
+    given, replaces the limits of its class.
 
-    `fds` are the descriptors that the child reads AMP from and writes AMP to, by default its standard
-    input and output. (Programs made for Twisted often use `(3, 4)`.) The child gets no other descriptor
-    of ours but the standard ones, and those in `pass_fds`. Standard error is ours, unless `stderr` says
-    otherwise: `asyncio.subprocess.PIPE` makes it `child.stderr`. All other arguments are those of
-    `asyncio.create_subprocess_exec`, with `limit` for `child.stderr`. `stdin` and `stdout`, where AMP
-    does not have them, may be anything but a pipe.
+    `fds` are the descriptors from which the child reads AMP and to which it writes AMP, by default its
+    standard input and output. (Programs made for Twisted often use `(3, 4)`.) Apart from these, the
+    child inherits only the standard descriptors and those in `pass_fds`. It shares our standard error
+    unless `stderr` is given; `asyncio.subprocess.PIPE` makes it available as `child.stderr`. All other
+    arguments are those of `asyncio.create_subprocess_exec`; `limit` applies to `child.stderr`. `stdin`
+    and `stdout`, if not used for AMP, may be anything except a pipe.
 
-    When the process ends, open calls fail with `ConnectionLost`, whose `__cause__` is a
-    `subprocess.CalledProcessError` and whose text says the exit status or the signal. When it closes
-    its end of the pipe and lives on, they fail a second later: so long its status is waited for.
+    When the process ends, open calls fail with `ConnectionLost`. Its text contains the exit status or
+    the signal, and its `__cause__` is a `subprocess.CalledProcessError`. If the child closes its end of
+    the pipe but lives on, they fail one second later, because its exit status is awaited that long.
 
-    Raises `OSError` where the program cannot be started, and `ValueError` where two things are to be at
-    one descriptor. Cancelling it leaves no process behind.
+    Raises `OSError` if the program cannot be started, and `ValueError` if a descriptor would have two
+    uses. If it is cancelled, the process is killed.
     """
 
     async def open_it() -> Child[Any]:
@@ -260,7 +261,7 @@ def spawn(
 
 
 async def _start(child: Child[Any], fds: tuple[int, int], options: dict[str, Any]) -> Child[Any]:
-    """Start the process of a child, and connect with it; where that fails, nothing is left."""
+    """Start the process of `child` and connect to it; if that fails, clean everything up."""
     outputs: list[tuple[Output, FileIO]] = []
     report: asyncio.StreamReader | None = None
     with ExitStack() as ours:
@@ -318,19 +319,19 @@ def stdio(
 ) -> _Opening[Any]:
     """Speak AMP with the process that started this one, over the descriptors that it gave us.
 
-    `async with stdio(Worker) as amp: await amp.wait_closed()` is a whole child. What connects is what
-    `protocol_factory` makes; `limits`, if given, takes the place of the limits of its class. `fds` are
+    `async with stdio(Worker) as amp: await amp.wait_closed()` is a complete child. `protocol_factory`
+    creates our side of the connection; `limits`, if given, replaces the limits of its class. `fds` are
     the descriptors to read from and to write to.
 
-    They are AMP's from then on, and no process that this one starts inherits them. Standard input
-    becomes empty, and what is written to standard output, such as by `print`, goes to standard error:
-    nothing else can get into AMP.
+    From then on, only AMP uses them: processes that this one starts do not inherit them, and if they
+    are the standard ones, standard input becomes empty, and standard output, for example of `print`,
+    goes to standard error.
 
-    When the parent ends, however it does, so does the connection: at once, and what responders still do
-    goes nowhere. The program is to end then. (A responder that computes without awaiting anything
-    notices nothing before it returns.) A parent that only closes its side still gets its answers.
+    When the parent ends, for whatever reason, the connection ends at once, and the answers of running
+    responders are discarded. The program should then end. (A responder that computes without awaiting
+    does not notice before it returns.) A parent that only closes its side still gets its answers.
 
-    Raises `ValueError` where the descriptors are no pipes, and `OSError` where there are none.
+    Raises `ValueError` if the descriptors are not two pipes, and `OSError` if they are not open.
     """
 
     async def open_it() -> AMP:
@@ -348,19 +349,19 @@ def _check_pipes(fds: tuple[int, int]) -> None:
     found = [os.fstat(fd) for fd in fds]
     for fd, status in zip(fds, found, strict=True):
         if not stat.S_ISFIFO(status.st_mode) and not stat.S_ISSOCK(status.st_mode):
-            raise ValueError(f"descriptor {fd} is no pipe: nobody speaks AMP there")
+            raise ValueError(f"descriptor {fd} is not a pipe, so there is no parent to speak AMP with")
     if os.path.samestat(*found):
         raise ValueError(f"descriptors {fds} are the same socket: AMP needs two pipes")
 
 
 def _take_over(fd: int) -> int:
-    """Return a descriptor for what is at `fd` that nobody else will use or inherit."""
+    """Return a private descriptor for the file at `fd`, which no other code uses or inherits."""
     if fd > 2:
         os.set_inheritable(fd, False)
         return fd
     private = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
     null = os.open(os.devnull, os.O_RDWR)
-    # (Where it was closed, 2 may be anything by now.)
+    # Standard error is not used if it was closed, because descriptor 2 may then be any file by now.
     os.dup2(null if fd == 0 or sys.__stderr__ is None else 2, fd)
     os.close(null)
     return private

@@ -493,7 +493,7 @@ async def test_stdio_over_other_descriptors() -> None:
 
 async def test_stdio_without_a_parent(tmp_path: Path) -> None:
     with (tmp_path / "file").open("w") as file:
-        with pytest.raises(ValueError, match="is no pipe"):
+        with pytest.raises(ValueError, match="is not a pipe"):
             await stdio(fds=(file.fileno(), file.fileno()))
     with pytest.raises(OSError, match="Bad file descriptor"):
         await stdio(fds=(1000, 1001))
