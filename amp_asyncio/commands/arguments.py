@@ -295,15 +295,15 @@ class Descriptor(Integer):
     On any other connection, and after StartTLS was requested, sending one raises `TypeError`.
 
     To send one, pass an `int` or an object with a `fileno()`. It is duplicated at once, so the caller
-    may close it when `callRemote` has returned. If `callRemote` raises, nothing is sent. What a
-    responder returns is duplicated right after it returns, so `loop.call_soon(file.close)` is safe
-    there. If a question is cancelled while it waits to be sent, its descriptors may still be sent; the
-    peer then closes them when the connection ends.
+    may close it when `callRemote` has returned. If `callRemote` raises, nothing is sent. The answer of
+    a responder is duplicated right after it returns, so `loop.call_soon(file.close)` is safe there. If
+    a question is cancelled while it waits to be sent, its descriptors may still be sent; the peer then
+    closes them when the connection ends.
 
-    What is received is an `int`: a new descriptor that child processes do not inherit. The responder or
+    The receiver gets an `int`: a new descriptor that child processes do not inherit. The responder or
     the caller owns it and has to close it; the safest way is to pass it at once to an object that
-    closes it, such as `socket.socket(fileno=...)` or `os.fdopen(...)`. Descriptors in an answer that
-    nobody waits for any more are closed. But if the caller is cancelled in the same turn of the event
+    closes it, such as `socket.socket(fileno=...)` or `os.fdopen(...)`. If nobody waits for an answer
+    any more, its descriptors are closed. But if the caller is cancelled in the same turn of the event
     loop in which the future got its result, it has to take the descriptor from the future.
 
     The value on the wire is the ordinal of the descriptor, counted from 0 in each direction.

@@ -60,8 +60,8 @@ class Schema:
     Attributes:
         pairs: the names, as bytes, and the arguments.
         codecs: for each argument its name on the wire, its name in Python, whether it is optional, its
-            `toString` and its `fromString`. None if some argument overrides a hook above these two:
-            then `toBox` and `fromBox` of all arguments are called.
+            `toString` and its `fromString`. None if an argument overrides a hook above these two, or
+            does not derive from `Argument`: then `toBox` and `fromBox` of all arguments are called.
 
     Raises `TypeError` or `ValueError` for a schema that cannot work: a name that is empty, too long,
     reserved, repeated (also if it is repeated in Python only), or the key of a piece of a large value

@@ -64,7 +64,7 @@ def place(
 ) -> dict[int, FileIO]:
     """Put the pipes for descriptors 0, 1 and 2 into `options`; return the others by their numbers.
 
-    Raises `ValueError` if two things would share a descriptor, or if a pipe would have only one end.
+    Raises `ValueError` if a descriptor would have two uses, or if stdin or stdout would be a new pipe.
     """
     if fds[0] == fds[1] or min(fds) < 0:
         raise ValueError(f"AMP needs two descriptors, one to read from and one to write to, not {fds}")

@@ -102,7 +102,7 @@ class DescriptorTransport(asyncio.Transport):
         self._watch()
 
     def _watch(self) -> None:
-        """Have the loop watch the socket if, and only if, we want to read."""
+        """Start or stop watching the socket, depending on whether we want to read."""
         wanted = self._begun and not (self._paused or self._closing or self._eof_received)
         if wanted is not self._reading:
             self._reading = wanted
