@@ -190,7 +190,7 @@ class PrivateCertificate(Certificate):
     ) -> Self:
         """Return the certificate in `source`, which is PEM bytes or a path, with its chain and key.
 
-        The key may come before or after the certificates, or from a source of its own, `key`. If there
+        The key may come before or after the certificates, or be in a source of its own, `key`. If there
         are several certificates, the key belongs to the first and the others are its chain, as in a
         fullchain.pem. The key is PKCS#8 or in the traditional format, and `password` decrypts it; None
         or an empty password is for a key that is not encrypted.

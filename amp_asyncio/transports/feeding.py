@@ -1,4 +1,4 @@
-"""Passing bytes to a protocol in place of its transport.
+"""Passing bytes to a protocol in place of its transport, if they were read before it was ready.
 
 asyncio's two kinds of protocols, `Protocol` and `BufferedProtocol`, receive data differently.
 """

@@ -27,9 +27,9 @@ _T = TypeVar("_T")
 
 
 async def unbroken(coroutine: Coroutine[Any, Any, _T]) -> _T:
-    """Run a short coroutine to its end and return its result; if cancelled, only then be cancelled.
+    """Run a short coroutine to its end and return its result; a cancellation waits for the end.
 
-    While a pipe is being connected or a process started, it is not defined who owns a descriptor.
+    While a pipe is being connected or a process started, it is not defined who closes a descriptor.
     """
     task = asyncio.get_running_loop().create_task(coroutine)
     cancelled: asyncio.CancelledError | None = None
