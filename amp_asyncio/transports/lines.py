@@ -32,6 +32,7 @@ class Receiver(Protocol):
 
     def is_ready(self) -> bool:
         """Return whether bytes, or the end of the stream, are wanted now."""
+        ...
 
     def readable(self) -> None:
         """Read once: call `Line.read`."""
@@ -67,7 +68,7 @@ class Line:
         self.crossed = 0
         self._held = bytearray()  # What was taken from the sender and has not crossed.
         self._plan: list[tuple[int, _Action]] = []  # Faults, by the byte.
-        self._stopped = False  # By a stall or a delay.
+        self._stops = asyncio.Event()  # Set while a stall or a delay lasts.
         self._timer: asyncio.TimerHandle | None = None
         self._pace: int | None = None  # How many bytes cross in a turn; None for all.
         self._ended = False  # Whether the end of the stream follows the bytes that are held.
@@ -121,11 +122,18 @@ class Line:
         self._at(after, partial(self._drip, size))
 
     def resume(self) -> None:
-        """End a stall, a delay and a drip. Faults that have not happened yet stay."""
-        self._stopped = False
+        """End a stall, a delay and a drip that have happened; those that are still to come stay.
+
+        `stopped` waits until a stall has happened.
+        """
+        self._stops.clear()
         self._pace = None
         self._cancel_timer()
         self.wake()
+
+    async def stopped(self) -> None:
+        """Wait until a stall or a delay has happened; cancelling this only ends the wait."""
+        await self._stops.wait()
 
     @property
     def busy(self) -> bool:
@@ -137,7 +145,8 @@ class Line:
             raise ValueError(f"a fault happens after a number of bytes, not after {after!r}")
         self._plan.append((self.crossed + after, action))
         self._plan.sort(key=lambda fault: fault[0])
-        self.wake()
+        if self._ends is not None:
+            self._happen()
 
     def _cut(self) -> None:
         self._finish()
@@ -159,15 +168,15 @@ class Line:
         self._make_room()
 
     def _stall(self) -> None:
-        self._stopped = True
+        self._stops.set()
 
     def _delay(self, seconds: float) -> None:
-        self._stopped = True
+        self._stops.set()
         self._cancel_timer()
         self._timer = self._loop.call_later(seconds, self._go_on)
 
     def _go_on(self) -> None:
-        self._stopped = False
+        self._stops.clear()
         self.wake()
 
     def _drip(self, size: int) -> None:
@@ -187,6 +196,7 @@ class Line:
         self._loop = asyncio.get_running_loop()
         self._ends = (sender, receiver)
         self._sender, self._receiver = sender, receiver
+        self.wake()
 
     def write(self, data: memoryview) -> int:
         """Take bytes from the sender; return how many there was room for."""
@@ -256,7 +266,7 @@ class Line:
         """Let cross what can cross in one turn."""
         self._next = None
         self._happen()
-        if self._stopped or self._refuses:
+        if self._stops.is_set() or self._refuses:
             return
         if self._error is not None and not self._held:
             self._receiver.fail(self._error)
