@@ -414,7 +414,7 @@ def test_worker_pool() -> None:
 def test_service() -> None:
     example = str(EXAMPLES / "test_service.py")
     output = output_of("-m", "pytest", "-n", "0", "-p", "no:cacheprovider", example)
-    assert output[-1].startswith("5 passed")
+    assert output[-1].startswith("10 passed")
 
 
 # --- README.md ---

@@ -156,7 +156,6 @@ def named(name: str) -> Check:
         (SpeaksAfterTheEnd, "begins", "'data' after connection_lost"),
         (WritesAfterTheEnd, "refuses_to_write_after_write_eof", "raises RuntimeError after write_eof"),
         (LosesItsBuffer, "gives_what_waited_to_a_new_protocol", "what waited goes to the new protocol"),
-        (LosesItsBuffer, "loses_nothing_to_a_new_protocol", "all bytes arrive"),
         (DropsAtClose, "closes_after_what_was_written", "close.. drops nothing"),
         (NeverEnds, "begins", "connection_lost follows abort"),
         (Reads, "gives_nothing_to_a_reader_that_pauses", "is_reading.. is false"),

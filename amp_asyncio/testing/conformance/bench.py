@@ -109,10 +109,12 @@ class StreamRecorder(Recorder, asyncio.Protocol):
 
 
 class BufferedRecorder(Recorder, asyncio.BufferedProtocol):
-    """A recorder that gets its bytes in a buffer of its own, which has room for 1,000."""
+    """A recorder that gets its bytes in a buffer of its own, which has room for `room` of them."""
+
+    room = 0
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        self._buffer = bytearray(1_000)
+        self._buffer = bytearray(self.room)
         return memoryview(self._buffer)
 
     def buffer_updated(self, nbytes: int) -> None:
@@ -132,10 +134,13 @@ class Bench:
         self._changed = asyncio.Event()
         self.reported: list[BaseException] = []
 
-    def recorder(self, *, keep_open: bool = True, buffered: bool = False) -> Recorder:
-        """Return a new recorder."""
-        kind: Callable[..., Recorder] = BufferedRecorder if buffered else StreamRecorder
-        return kind(self._changed, keep_open)
+    def recorder(self, *, keep_open: bool = True, room: int | None = None) -> Recorder:
+        """Return a new recorder; one with a buffer of its own if `room` is given."""
+        if room is None:
+            return StreamRecorder(self._changed, keep_open)
+        recorder = BufferedRecorder(self._changed, keep_open)
+        recorder.room = room
+        return recorder
 
     @asynccontextmanager
     async def joined(self, first: Recorder, second: Recorder) -> AsyncIterator[tuple[Any, Any]]:

@@ -69,6 +69,24 @@ async def closes_at_the_end_unless_kept_open(bench: Bench) -> None:
         await bench.until(lambda: "eof" in first.events or first.lost, "the peer sees the end")
 
 
+async def writes_after_the_peers_end(bench: Bench) -> None:
+    data = pattern(MUCH)
+    first, second = bench.recorder(), bench.recorder()
+    async with bench.joined(first, second) as (one, other):
+        if not one.can_write_eof():
+            return
+        one.pause_reading()
+        other.write(data)
+        one.write_eof()
+        await bench.until(lambda: "eof" in second.events, "eof_received is called")
+        other.close()
+        one.resume_reading()
+        await bench.until(lambda: second.lost, "connection_lost is called after close()")
+        await bench.until(lambda: "eof" in first.events, "the end arrives")
+        assert first.data == data, "what was written before and after the peer's end arrives"
+        assert second.error is None, f"this is no error: {second.error!r}"
+
+
 # --- another protocol ---
 
 
@@ -88,7 +106,7 @@ async def gives_what_comes_to_a_new_protocol(bench: Bench) -> None:
 
 async def loses_nothing_to_a_new_protocol(bench: Bench) -> None:
     data = pattern(MUCH)
-    first, second, heir = bench.recorder(), bench.recorder(), bench.recorder(buffered=True)
+    first, second, heir = bench.recorder(), bench.recorder(), bench.recorder(room=1_000)
     async with bench.joined(first, second) as (one, other):
         other.pause_reading()
         one.write(data)
@@ -122,23 +140,35 @@ async def resumes_a_new_protocol(bench: Bench) -> None:
         await bench.until(lambda: heir.events[-1] == "resume", "the new protocol is told to resume")
 
 
+async def tells_a_new_protocol_of_the_end(bench: Bench) -> None:
+    first, second, heir = bench.recorder(), bench.recorder(), bench.recorder()
+    async with bench.joined(first, second) as (one, _):
+        one.close()
+        heir.note("made")
+        heir.take_over(first)
+        await bench.until(lambda: heir.lost, "the new protocol is told of the end")
+        assert not first.lost, "the old protocol is not told"
+
+
 # --- ending ---
 
 
 async def closes_after_what_was_written(bench: Bench) -> None:
-    data = pattern(MUCH)
     first, second = bench.recorder(), bench.recorder(keep_open=False)
     async with bench.joined(first, second) as (one, other):
         other.pause_reading()
-        one.write(data)
+        written = await bench.fill(first)
+        one.write(b"the last")
         one.close()
         assert one.is_closing(), "is_closing() is true after close()"
         assert not one.is_reading(), "is_reading() is false after close()"
-        assert not first.lost, "close() does not call connection_lost itself"
+        await bench.turns()
+        early = first.lost
         other.resume_reading()
         await bench.until(lambda: first.lost and second.lost, "both are told that they are closed")
         got = len(second.data)
-        assert second.data == data, f"close() drops nothing: {got} of {len(data)} bytes came"
+        assert second.data.endswith(b"the last"), f"close() drops nothing: {got} of {written + 8} came"
+        assert not early, "connection_lost is called after everything was written"
         assert first.error is None, f"close() is no error: {first.error!r}"
 
 
@@ -270,7 +300,7 @@ async def loses_a_protocol_that_raises_at_the_end(bench: Bench) -> None:
 
 
 async def loses_a_buffered_protocol_that_raises(bench: Bench) -> None:
-    first, second = bench.recorder(), bench.recorder(buffered=True)
+    first, second = bench.recorder(), bench.recorder(room=1_000)
     second.on["data"] = _fail
     async with bench.joined(first, second) as (one, _):
         one.write(b"data")
@@ -295,10 +325,12 @@ BODIES: tuple[Body, ...] = (
     ends_after_what_waits,
     refuses_to_write_after_write_eof,
     closes_at_the_end_unless_kept_open,
+    writes_after_the_peers_end,
     gives_what_comes_to_a_new_protocol,
     loses_nothing_to_a_new_protocol,
     gives_what_waited_to_a_new_protocol,
     resumes_a_new_protocol,
+    tells_a_new_protocol_of_the_end,
     closes_after_what_was_written,
     closes_though_reading_is_paused,
     closes_after_write_eof,

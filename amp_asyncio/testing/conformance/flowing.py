@@ -49,6 +49,17 @@ async def may_be_written_to_as_it_begins(bench: Bench) -> None:
         await bench.until(lambda: second.data == b"hello", "what connection_made wrote arrives")
 
 
+async def may_get_another_protocol_as_it_begins(bench: Bench) -> None:
+    first, second, heir = bench.recorder(), bench.recorder(), bench.recorder()
+    second.on["made"] = lambda: heir.take_over(second)
+    async with bench.joined(first, second) as (one, other):
+        one.write(b"data")
+        await bench.until(lambda: heir.data == b"data", "the new protocol gets the bytes")
+        other.close()
+        await bench.until(lambda: heir.lost, "the new protocol is told of the end")
+        assert second.events == ["made"], f"the old protocol is told nothing: {second.events}"
+
+
 # --- bytes ---
 
 
@@ -95,9 +106,18 @@ async def refuses_what_is_not_bytes(bench: Bench) -> None:
         raise AssertionError("write() raises TypeError for a str")
 
 
+async def loses_a_buffered_protocol_without_room(bench: Bench) -> None:
+    first, second = bench.recorder(), bench.recorder(room=0)
+    async with bench.joined(first, second) as (one, _):
+        one.write(b"data")
+        await bench.until(lambda: second.lost, "an empty buffer ends the connection")
+        assert isinstance(second.error, RuntimeError), f"with RuntimeError: {second.error!r}"
+        assert second.error in bench.reported, "the event loop's exception handler is told"
+
+
 async def fills_the_buffers_of_a_buffered_protocol(bench: Bench) -> None:
     data = pattern(4_000)
-    first, second = bench.recorder(), bench.recorder(buffered=True)
+    first, second = bench.recorder(), bench.recorder(room=1_000)
     async with bench.joined(first, second) as (one, _):
         one.write(data)
         one.close()
@@ -133,6 +153,34 @@ async def lets_the_writer_write_when_it_resumes(bench: Bench) -> None:
         await bench.fill(first)
         other.resume_reading()
         await bench.until(lambda: second.data.endswith(b"the last"), "what was written then arrives")
+
+
+async def pauses_at_once_without_a_buffer(bench: Bench) -> None:
+    first, second = bench.recorder(), bench.recorder()
+    async with bench.joined(first, second) as (one, other):
+        one.set_write_buffer_limits(high=0)
+        other.pause_reading()
+        written = await bench.fill(first)
+        sizes: list[int] = []
+        first.on["resume"] = lambda: sizes.append(one.get_write_buffer_size())
+        other.resume_reading()
+        await bench.until(lambda: len(second.data) == written, "all bytes arrive")
+        await bench.until(lambda: first.events[-1] == "resume", "resume_writing is called")
+        assert sizes[-1] == 0, f"resume_writing is called when the buffer is empty, not at {sizes[-1]}"
+
+
+async def resumes_the_writer_after_write_eof(bench: Bench) -> None:
+    first, second = bench.recorder(), bench.recorder()
+    async with bench.joined(first, second) as (one, other):
+        if not one.can_write_eof():
+            return
+        other.pause_reading()
+        written = await bench.fill(first)
+        one.write_eof()
+        other.resume_reading()
+        await bench.until(lambda: first.events[-1] == "resume", "resume_writing is called")
+        await bench.until(lambda: "eof" in second.events, "the end arrives")
+        assert len(second.data) == written, "the end arrives after all bytes"
 
 
 async def checks_the_limits_of_its_buffer(bench: Bench) -> None:
@@ -203,13 +251,17 @@ BODIES: tuple[Body, ...] = (
     may_be_closed_as_it_begins,
     may_pause_as_it_begins,
     may_be_written_to_as_it_begins,
+    may_get_another_protocol_as_it_begins,
     carries_bytes_in_order,
     carries_much_both_ways,
     never_calls_the_peer_from_write,
     refuses_what_is_not_bytes,
+    loses_a_buffered_protocol_without_room,
     fills_the_buffers_of_a_buffered_protocol,
     pauses_and_resumes_the_writer,
     lets_the_writer_write_when_it_resumes,
+    pauses_at_once_without_a_buffer,
+    resumes_the_writer_after_write_eof,
     checks_the_limits_of_its_buffer,
     gives_nothing_to_a_reader_that_pauses,
     may_pause_in_the_middle,
