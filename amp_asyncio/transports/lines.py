@@ -49,8 +49,8 @@ class Line:
 
     A fault is put on the line before the connection is made, or at any time after. `after` is the
     number of bytes that still cross before the fault happens, counted from the call: 0 means at once.
-    Faults that are put on the same byte happen in the order of the calls. Bytes are those on the wire:
-    over TLS, the encrypted ones.
+    Faults that are put on the same byte happen in the order of the calls. `cut`, `reset` and `eof` end
+    a stall and a delay. Bytes are those on the wire: over TLS, the encrypted ones.
 
     `capacity` is the number of bytes that the line holds, as the kernel holds them for a socket. What
     is written beyond it waits in the buffer of the sender's transport. Raises `ValueError` unless it is
@@ -71,16 +71,16 @@ class Line:
         self._stops = asyncio.Event()  # Set while a stall or a delay lasts.
         self._timer: asyncio.TimerHandle | None = None
         self._pace: int | None = None  # How many bytes cross in a turn; None for all.
-        self._ended = False  # Whether the end of the stream follows the bytes that are held.
-        self._error: Exception | None = (
-            None  # What the receiver gets in place of the end of the stream.
-        )
+        # Whether the end of the stream follows the bytes that are held, and the error in its place.
+        self._ended = False
+        self._error: Exception | None = None
         self._end_told = False
-        self._swallows = False  # Whether bytes are taken and dropped.
-        self._refuses = False  # The same, and the sender is told: the receiver is gone.
+        # Whether bytes are taken and dropped: by a fault, or because the receiver is gone.
+        self._swallows = False
+        self._refuses = False
         self._next: asyncio.Handle | None = None  # The next crossing.
         self._room: asyncio.Handle | None = None  # The next call of `Sender.room_made`.
-        self._ends: tuple[Sender, Receiver] | None = None
+        self._connected = False
 
     # --- faults ---
 
@@ -126,10 +126,8 @@ class Line:
 
         `stopped` waits until a stall has happened.
         """
-        self._stops.clear()
         self._pace = None
-        self._cancel_timer()
-        self.wake()
+        self._go_on()
 
     async def stopped(self) -> None:
         """Wait until a stall or a delay has happened; cancelling this only ends the wait."""
@@ -145,7 +143,7 @@ class Line:
             raise ValueError(f"a fault happens after a number of bytes, not after {after!r}")
         self._plan.append((self.crossed + after, action))
         self._plan.sort(key=lambda fault: fault[0])
-        if self._ends is not None:
+        if self._connected:
             self._happen()
 
     def _cut(self) -> None:
@@ -161,7 +159,8 @@ class Line:
         self._finish()
 
     def _finish(self) -> None:
-        """Let the end of the stream be next, whatever is held or comes."""
+        """Let the end of the stream be next, whatever is held, stopped, or comes."""
+        self._go_on()
         self._held.clear()
         self._swallows = True
         self.end()
@@ -177,6 +176,7 @@ class Line:
 
     def _go_on(self) -> None:
         self._stops.clear()
+        self._cancel_timer()
         self.wake()
 
     def _drip(self, size: int) -> None:
@@ -191,10 +191,10 @@ class Line:
 
     def connect(self, sender: Sender, receiver: Receiver) -> None:
         """Take the two ends; raises `RuntimeError` where the line has been used before."""
-        if self._ends is not None:
+        if self._connected:
             raise RuntimeError("a line carries one connection, and this one has been used")
         self._loop = asyncio.get_running_loop()
-        self._ends = (sender, receiver)
+        self._connected = True
         self._sender, self._receiver = sender, receiver
         self.wake()
 
@@ -225,7 +225,7 @@ class Line:
 
     def wake(self) -> None:
         """See in the next turn of the event loop what can cross."""
-        if self._ends is not None and self._next is None and not self._refuses:
+        if self._connected and self._next is None and not self._refuses:
             self._next = self._loop.call_soon(self._cross)
 
     def available(self) -> int:

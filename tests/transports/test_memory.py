@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -217,6 +218,45 @@ async def test_it_says_what_it_is() -> None:
         assert repr(ends.one) == "<MemoryTransport lost bufsize=0>"
 
 
+@pytest.mark.parametrize("seed", range(30))
+async def test_no_byte_is_lost_whatever_happens_on_the_way(seed: int) -> None:
+    chance = random.Random(seed)
+    sender = Recorded()
+    receiver = chance.choice([Recorded, BufferedRecorder])()
+    there = Line(chance.randint(1, 50))
+    one, other = memory_pair(sender, receiver, lines=(there, Line()))
+    one.set_write_buffer_limits(high=chance.randint(0, 100))
+    sent = b""
+    for step in range(200):
+        what = chance.randrange(8)
+        if what < 3 and (sender.events[-1:] != ["pause"] or what == 0):
+            data = bytes([step % 256]) * chance.randint(1, 40)
+            one.write(data)
+            sent += data
+        elif what == 3:
+            other.pause_reading()
+        elif what == 4:
+            other.resume_reading()
+        elif what == 5:
+            chance.choice([there.drip, there.stall])(after=chance.randint(0, 30))
+        elif what == 6:
+            there.resume()
+        else:
+            await asyncio.sleep(0)
+        assert sent.startswith(receiver.data)
+    one.close()
+    other.resume_reading()
+    while "lost" not in receiver.events and "eof" not in receiver.events:
+        there.resume()
+        await asyncio.sleep(0)
+    other.close()
+    await other.wait_closed()
+    await one.wait_closed()
+    assert receiver.data == sent
+    flow = [event for event in sender.events if event in ("pause", "resume")]
+    assert flow == (["pause", "resume"] * len(flow))[: len(flow)]
+
+
 # --- AMP and TLS over it ---
 
 
@@ -277,6 +317,17 @@ async def test_cut_at_the_last_byte_that_was_written() -> None:
         ends.one.write(b"0123")
         await turns()
         assert ends.sender.events == ["made", "lost"]
+
+
+async def test_cut_while_it_is_stalled() -> None:
+    async with both() as ends:
+        ends.there.stall(after=4)
+        ends.one.write(b"0123456")
+        await ends.there.stopped()
+        ends.there.cut()
+        await turns()
+        assert ends.receiver.data == b"0123"
+        assert ends.receiver.events == ["made", "eof"]
 
 
 async def test_reset() -> None:
