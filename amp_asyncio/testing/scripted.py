@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 from ..amp import AMP
 from ..commands.command import PROTOCOL_ERRORS, Command
-from ..errors import MalformedAmpBox, RemoteAmpError, shortened
+from ..errors import ConnectionLost, MalformedAmpBox, RemoteAmpError, shortened
 from ..wire.boxes import ASK, UNKNOWN_ERROR_CODE, AmpBox, Box
 
 __all__ = ["Expectation", "ScriptedPeer"]
@@ -37,7 +37,9 @@ class Expectation:
         self._peer = peer
         self._command = command
         self._expected = expected
-        self._came = asyncio.Event()
+        # Set when the command has come, or when there is no more reason to wait for it.
+        self._known = asyncio.Event()
+        self._reason: Exception | None = None
         # What to do, with the tag of the question; returns the answer, or None for no answer.
         self._outcome: Callable[[bytes], AmpBox | None] | None = None
         self._tag = b""
@@ -74,8 +76,14 @@ class Expectation:
         return self._do(self._hang_up)
 
     async def received(self) -> dict[str, Any]:
-        """Wait until the command has come, and return its arguments; cancelling only ends the wait."""
-        await self._came.wait()
+        """Wait until the command has come, and return its arguments.
+
+        Raises `AssertionError` where a command comes that was not expected, and `ConnectionLost` where
+        the connection is lost before. Cancelling it only ends the wait.
+        """
+        await self._known.wait()
+        if self.arguments is None and self._reason is not None:
+            raise self._reason
         return self.arguments or {}
 
     def _do(self, outcome: Callable[[bytes], AmpBox | None]) -> Expectation:
@@ -119,7 +127,7 @@ class Expectation:
     @property
     def came(self) -> bool:
         """Whether the command has come."""
-        return self._came.is_set()
+        return self.arguments is not None
 
     def _matches(self, command: type[Command], arguments: dict[str, Any]) -> bool:
         """Return whether a command is the one that is expected."""
@@ -131,7 +139,7 @@ class Expectation:
         """Take the command in `box`; return the answer, or a future of it."""
         self.arguments = arguments
         self._tag = box.get(ASK, b"")
-        self._came.set()
+        self._known.set()
         if self._outcome is not None:
             answer = self._outcome(self._tag)
             if answer is not None:
@@ -151,8 +159,15 @@ class Expectation:
             if answer is not None:
                 waiting.set_result(answer)
 
-    def _give_up(self) -> None:
+    def _give_up(self, reason: Exception) -> None:
+        """Do not wait any more for the command to come."""
+        if not self.came:
+            self._reason = self._reason or reason
+            self._known.set()
+
+    def _lose(self) -> None:
         """Forget the question: the connection is lost."""
+        self._give_up(ConnectionLost(f"the connection was lost before {self} came"))
         if self._waiting is not None:
             self._waiting.cancel()
 
@@ -214,7 +229,7 @@ class ScriptedPeer(AMP):
         """Forget the commands that wait."""
         super().connection_lost(exc)
         for expectation in self._script.expected:
-            expectation._give_up()
+            expectation._lose()
 
 
 class _Script:
@@ -239,6 +254,8 @@ class _Script:
         """Record a command that was not expected; return the error that answers it."""
         self.came.append(f"{what} - not expected")
         self.problems.append(f"{what} was not expected")
+        for expectation in self.expected:
+            expectation._give_up(AssertionError(self.report(complete=False)))
         return RemoteAmpError(UNEXPECTED, f"the scripted peer did not expect {what}")
 
     def refuse(self, name: bytes, box: AmpBox) -> AmpBox:

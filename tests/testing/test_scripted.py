@@ -288,6 +288,30 @@ async def test_an_error_that_an_unexpected_command_caused_is_its_context() -> No
     assert isinstance(caught.value.__context__, UnknownRemoteError)
 
 
+async def test_who_waits_for_a_command_hears_of_another_one() -> None:
+    with pytest.raises(AssertionError, match=r"Divide\(.*\) was not expected"):
+        async with pair(ScriptedPeer) as (peer, client):
+            asked, other = peer.expect(Sum), peer.expect(Divide)
+            wrong = client.callRemote(Divide, a=1, b=1)
+            with pytest.raises(AssertionError, match=r"Divide\(a=1, b=1\) was not expected\n"):
+                await asked.received()
+            with pytest.raises(UnknownRemoteError):
+                await wrong
+            asked.answer({"total": 3})
+            other.fail(ZeroDivisionError())
+            await client.callRemote(Sum, a=1, b=2)
+            assert await asked.received() == {"a": 1, "b": 2}
+
+
+async def test_who_waits_for_a_command_hears_of_the_end() -> None:
+    with pytest.raises(AssertionError, match="did not come"):
+        async with pair(ScriptedPeer) as (peer, client):
+            asked = peer.expect(Sum, a=1)
+            client.abort()
+            with pytest.raises(ConnectionLost, match=r"lost before Sum\(a=1\) came"):
+                await asked.received()
+
+
 async def test_a_cancellation_is_not_replaced() -> None:
     asked = asyncio.Event()
 

@@ -169,8 +169,10 @@ def named(name: str) -> Check:
 )
 async def test_finds_the_fault(transport: type[Faulty], check: str, complaint: str) -> None:
     await named(check)(Faulty.connect)
+    # Three of them show only in that something never happens.
+    timeout = 0.3 if transport in (NeverResumes, LosesItsBuffer, NeverEnds) else 10
     with pytest.raises(AssertionError, match=complaint):
-        await named(check)(transport.connect, timeout=0.05)
+        await named(check)(transport.connect, timeout=timeout)
 
 
 def only(*names: str) -> list[str]:
