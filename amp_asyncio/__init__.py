@@ -1,7 +1,25 @@
 """AMP, the Asynchronous Messaging Protocol, for asyncio.
 
 Commands with typed arguments, answered by `async def` responders, over one connection on which both
-sides can ask. Wire-compatible with Twisted's `twisted.protocols.amp`.
+sides can ask. Wire-compatible with Twisted's `twisted.protocols.amp`. Every public name is here. The
+code is in these parts, and each part imports only from those above it:
+
+errors.py       every exception
+limits.py       Limits, of one connection
+wire/           boxes and their bytes, without asyncio and without I/O
+commands/       argument types, schemas and commands, without asyncio and without I/O
+tls/            certificates
+transports/     UNIX sockets that carry descriptors, pipes, memory; they know nothing of AMP
+session/        one conversation: calls, responders, StartTLS and switches, the outbox
+connection/     the `asyncio.Protocol` between a transport and a session
+composed.py     how a public class holds its parts
+protocol.py     BinaryBoxProtocol: a connection, as people see it
+dispatcher.py   BoxDispatcher: a conversation, as people see it
+amp.py          AMP, the class that people subclass: both of these in one
+serving.py      the connections of a server
+endpoints.py    connect, serve, unix_connect, unix_serve
+processes.py    spawn and stdio: AMP with child processes
+testing/        pairs in memory, a scripted peer, checks for transports; import it by its name
 """
 
 from importlib import import_module
@@ -24,6 +42,7 @@ from .commands.arguments import (
 )
 from .commands.command import PROTOCOL_ERRORS, Command
 from .commands.large import BigString, BigUnicode
+from .dispatcher import BoxDispatcher
 from .endpoints import Server, connect, serve, unix_connect, unix_serve
 from .errors import (
     AmpError,
@@ -43,7 +62,6 @@ from .errors import (
 )
 from .limits import Limits
 from .protocol import BinaryBoxProtocol
-from .session.dispatcher import BoxDispatcher
 from .session.locators import CommandLocator, ResponderLocator, SimpleStringLocator
 from .session.starttls import StartTLS
 from .session.switching import ProtocolSwitchCommand
@@ -69,6 +87,8 @@ from .wire.parser import BoxParser, parse, parseString
 if TYPE_CHECKING:
     from .processes import Child, spawn, stdio
     from .tls.certificates import Certificate, PrivateCertificate
+
+__version__ = "0.1.0"
 
 __all__ = [
     "AMP",
@@ -140,9 +160,7 @@ __all__ = [
     "unix_serve",
 ]
 
-
-# What brings in other packages, as cryptography and attrs, or is not for everybody, is imported when it
-# is first used.
+# Imported when they are first used: they need cryptography or attrs, or few programs use them.
 _LATER = {
     "Certificate": "tls.certificates",
     "PrivateCertificate": "tls.certificates",
@@ -156,3 +174,7 @@ def __getattr__(name: str) -> Any:
     if name in _LATER:
         return getattr(import_module(f".{_LATER[name]}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,8 +1,8 @@
 """Endpoints: connecting and serving, in one line each.
 
 They are thin: asyncio's own functions do the work and take all their keyword arguments. What is added
-is what everybody writes by hand otherwise: leaving an `async with` closes in order, and closing a
-server closes its connections, too.
+is what everybody writes by hand otherwise: leaving an `async with` closes in order, closing a server
+closes its connections too, and the log says which client could not be served, and why.
 """
 
 from __future__ import annotations
@@ -14,15 +14,24 @@ from os import PathLike, fspath
 from ssl import SSLContext
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast, overload
-from weakref import WeakSet
 
 from .amp import AMP
+from .serving import Acceptor, Server, close_in_time
 from .transports.adoption import AcceptingProtocol, connect_unix
 
 if TYPE_CHECKING:
     from .limits import Limits
 
-__all__ = ["Server", "connect", "serve", "unix_connect", "unix_serve"]
+__all__ = [
+    "Opening",
+    "Server",
+    "close_in_time",
+    "connect",
+    "limited",
+    "serve",
+    "unix_connect",
+    "unix_serve",
+]
 
 _A = TypeVar("_A", bound=AMP)
 
@@ -34,11 +43,16 @@ class _Closable(Protocol):
 _C = TypeVar("_C", bound=_Closable)
 
 
-class _Opening(Generic[_C]):
-    """What is awaited for an open thing, or entered as an `async with` that closes it at the end."""
+class Opening(Generic[_C]):
+    """An open connection or server: to be awaited, or entered as an `async with` that closes it."""
 
-    def __init__(self, open_it: Callable[[], Awaitable[_C]]) -> None:
+    def __init__(
+        self,
+        open_it: Callable[[], Awaitable[_C]],
+        close: Callable[[_C], Awaitable[None]] = lambda opened: opened.close(),
+    ) -> None:
         self._open_it = open_it
+        self._close = close
 
     def __await__(self) -> Generator[Any, None, _C]:
         return self._open_it().__await__()
@@ -53,66 +67,11 @@ class _Opening(Generic[_C]):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await self._opened.close()
+        await self._close(self._opened)
 
 
-class Server:
-    """A server that listens, and the connections that it has accepted; `serve` makes one."""
-
-    def __init__(self) -> None:
-        self._listener: asyncio.AbstractServer | None = None
-        self._accepted: WeakSet[AMP] = WeakSet()
-
-    async def _listen(
-        self,
-        listen: Callable[..., Awaitable[asyncio.AbstractServer]],
-        protocol_factory: Callable[[], AMP],
-        limits: Limits | None,
-        *where: Any,
-        **options: Any,
-    ) -> Server:
-        def accept() -> AMP:
-            amp = _limited(protocol_factory, limits)
-            self._accepted.add(amp)
-            return amp
-
-        self._listener = await listen(accept, *where, **options)
-        return self
-
-    @property
-    def sockets(self) -> tuple[Any, ...]:
-        """The sockets that it listens on; none once it is closed."""
-        return tuple(getattr(self._listener, "sockets", ()))
-
-    @property
-    def connections(self) -> list[AMP]:
-        """The connections that are open now, each an instance of what is served."""
-        return [amp for amp in self._accepted if amp.transport is not None]
-
-    async def serve_forever(self) -> None:
-        """Wait until cancelled; then close as `close` does before the cancellation goes on."""
-        try:
-            await asyncio.get_running_loop().create_future()
-        finally:
-            await self.close()
-
-    async def close(self, timeout: float | None = 10.0) -> None:
-        """Listen no more, close every connection as `AMP.close` does, return when all are gone.
-
-        Cancelling it aborts the connections that are left.
-        """
-        if self._listener is not None:
-            self._listener.close()
-        closing = []
-        for amp in list(self._accepted):
-            if amp.transport is None:
-                amp.abort()  # It may still be in its TLS handshake.
-            else:
-                closing.append(amp.close(timeout))
-        await asyncio.gather(*closing)
-
-
-def _limited(protocol_factory: Callable[[], _A], limits: Limits | None) -> _A:
+def limited(protocol_factory: Callable[[], _A], limits: Limits | None) -> _A:
+    """Return what `protocol_factory` makes, with these limits if any are given."""
     amp = protocol_factory()
     if limits is not None:
         amp.limits = limits
@@ -127,7 +86,7 @@ def connect(
     ssl: SSLContext | bool | None = ...,
     limits: Limits | None = ...,
     **options: Any,
-) -> _Opening[AMP]: ...
+) -> Opening[AMP]: ...
 @overload
 def connect(
     host: str | None,
@@ -137,7 +96,7 @@ def connect(
     ssl: SSLContext | bool | None = ...,
     limits: Limits | None = ...,
     **options: Any,
-) -> _Opening[_A]: ...
+) -> Opening[_A]: ...
 def connect(
     host: str | None = None,
     port: int | None = None,
@@ -146,23 +105,24 @@ def connect(
     ssl: SSLContext | bool | None = None,
     limits: Limits | None = None,
     **options: Any,
-) -> _Opening[Any]:
+) -> Opening[Any]:
     """Connect to an AMP server over TCP, or over TLS if `ssl` is given.
 
     `async with connect(...) as amp` closes the connection at the end; `amp = await connect(...)`
-    leaves that to the caller. What connects is what `protocol_factory` makes; `limits`, if given, takes
-    the place of the limits of its class. All other arguments are those of `loop.create_connection`, and
-    so are the errors: `OSError`, `ssl.SSLError`. Cancelling it leaves no connection behind.
+    leaves that to the caller. `protocol_factory` makes the object that connects; `limits`, if given,
+    takes the place of the limits of its class. All other arguments are those of
+    `loop.create_connection`, and so are the errors: `OSError`, `ssl.SSLError`. Cancelling it leaves no
+    connection behind.
     """
 
     async def open_it() -> AMP:
-        loop = asyncio.get_running_loop()
-        factory = partial(_limited, protocol_factory, limits)
-        create: Any = loop.create_connection
-        _, amp = await create(factory, host, port, ssl=ssl, **options)
-        return cast(AMP, amp)
+        # Made before it connects: asyncio leaves a connection open if the factory raises.
+        amp = limited(protocol_factory, limits)
+        create: Any = asyncio.get_running_loop().create_connection
+        await create(lambda: amp, host, port, ssl=ssl, **options)
+        return amp
 
-    return _Opening(open_it)
+    return Opening(open_it, close_in_time)
 
 
 @overload
@@ -172,7 +132,7 @@ def unix_connect(
     ssl: SSLContext | bool | None = ...,
     limits: Limits | None = ...,
     **options: Any,
-) -> _Opening[AMP]: ...
+) -> Opening[AMP]: ...
 @overload
 def unix_connect(
     path: str | PathLike[str] | None,
@@ -181,7 +141,7 @@ def unix_connect(
     ssl: SSLContext | bool | None = ...,
     limits: Limits | None = ...,
     **options: Any,
-) -> _Opening[_A]: ...
+) -> Opening[_A]: ...
 def unix_connect(
     path: str | PathLike[str] | None = None,
     protocol_factory: Callable[[], AMP] = AMP,
@@ -189,23 +149,23 @@ def unix_connect(
     ssl: SSLContext | bool | None = None,
     limits: Limits | None = None,
     **options: Any,
-) -> _Opening[Any]:
-    """Connect to an AMP server over the UNIX socket `path`; else as `connect` does.
+) -> Opening[Any]:
+    """Connect to an AMP server over the UNIX socket `path`; otherwise as `connect` does.
 
     All other arguments are those of `loop.create_unix_connection`. Without `ssl`, the connection
     carries descriptors: see `Descriptor`.
     """
 
     async def open_it() -> AMP:
-        factory = partial(_limited, protocol_factory, limits)
+        amp = limited(protocol_factory, limits)
         where = None if path is None else fspath(path)
         if not ssl and options.keys() <= {"sock"}:
-            return await connect_unix(factory, where, **options)
-        loop = asyncio.get_running_loop()
-        _, amp = await loop.create_unix_connection(factory, where, ssl=ssl, **options)
+            return await connect_unix(lambda: amp, where, **options)
+        create: Any = asyncio.get_running_loop().create_unix_connection
+        await create(lambda: amp, where, ssl=ssl, **options)
         return amp
 
-    return _Opening(open_it)
+    return Opening(open_it, close_in_time)
 
 
 def serve(
@@ -216,20 +176,23 @@ def serve(
     ssl: SSLContext | None = None,
     limits: Limits | None = None,
     **options: Any,
-) -> _Opening[Server]:
+) -> Opening[Server]:
     """Serve AMP over TCP, or over TLS if `ssl` is given.
 
     `async with serve(...) as server` closes the server, and its connections, at the end;
-    `server = await serve(...)` leaves that to the caller. Each connection is given to what
-    `protocol_factory` makes for it. All other arguments are those of `loop.create_server`, and so
-    are the errors: `OSError` where it cannot listen.
+    `server = await serve(...)` leaves that to the caller. `protocol_factory` makes an object for each
+    connection. If it raises, or if a TLS handshake fails, that is logged with the client's address, and
+    the client's connection ends. All other arguments are those of `loop.create_server`, and so are the
+    errors: `OSError` if it cannot listen.
     """
 
     async def open_it() -> Server:
         listen = asyncio.get_running_loop().create_server
-        return await Server()._listen(listen, protocol_factory, limits, host, port, ssl=ssl, **options)
+        acceptor = Acceptor(partial(limited, protocol_factory, limits), ssl, options)
+        listener = await listen(acceptor.accept, cast(Any, host), port, **options)
+        return Server(listener, acceptor)
 
-    return _Opening(open_it)
+    return Opening(open_it)
 
 
 def unix_serve(
@@ -239,25 +202,18 @@ def unix_serve(
     ssl: SSLContext | None = None,
     limits: Limits | None = None,
     **options: Any,
-) -> _Opening[Server]:
-    """Serve AMP on the UNIX socket `path`; else as `serve` does.
+) -> Opening[Server]:
+    """Serve AMP on the UNIX socket `path`; otherwise as `serve` does.
 
     All other arguments are those of `loop.create_unix_server`. Without `ssl`, the connections carry
     descriptors: see `Descriptor`.
     """
 
     async def open_it() -> Server:
-        listen: Callable[..., Awaitable[asyncio.AbstractServer]]
-        listen = asyncio.get_running_loop().create_unix_server if ssl else _listen_for_descriptors
+        listen: Any = asyncio.get_running_loop().create_unix_server
+        acceptor = Acceptor(partial(limited, protocol_factory, limits), ssl, options)
+        accept = acceptor.accept if ssl else lambda: AcceptingProtocol(acceptor.accept())
         where = None if path is None else fspath(path)
-        return await Server()._listen(listen, protocol_factory, limits, where, ssl=ssl, **options)
+        return Server(await listen(accept, where, **options), acceptor)
 
-    return _Opening(open_it)
-
-
-async def _listen_for_descriptors(
-    accept: Callable[[], AMP], *where: Any, **options: Any
-) -> asyncio.AbstractServer:
-    create: Any = asyncio.get_running_loop().create_unix_server
-    listener = await create(lambda: AcceptingProtocol(accept()), *where, **options)
-    return cast(asyncio.AbstractServer, listener)
+    return Opening(open_it)

@@ -7,7 +7,6 @@ errors about malformed bytes from `ValueError`, because code that does not know 
 from __future__ import annotations
 
 import reprlib
-import ssl
 
 __all__ = [
     "AmpError",
@@ -190,22 +189,6 @@ class UnhandledCommand(AmpError):
 
 class IncompatibleVersions(AmpError):
     """The two sides cannot agree on a version of the protocol."""
-
-
-def certificate_error(error: BaseException | None) -> PeerVerifyError | None:
-    """Return a `PeerVerifyError` if `error` is about a rejected certificate, else None.
-
-    If we rejected the peer's certificate, the class of the `ssl.SSLError` says so; if the peer rejected
-    ours, only the name of the alert does.
-    """
-    reason = str(getattr(error, "reason", ""))
-    if not isinstance(error, ssl.SSLCertVerificationError) and not (
-        isinstance(error, ssl.SSLError) and ("CERTIFICATE" in reason or "UNKNOWN_CA" in reason)
-    ):
-        return None
-    rejected = PeerVerifyError(f"a certificate was not accepted: {error}")
-    rejected.__cause__ = error
-    return rejected
 
 
 def resemblance(data: bytes) -> str:

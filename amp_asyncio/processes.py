@@ -21,7 +21,8 @@ from io import FileIO
 from typing import IO, Any, Generic, TypeVar, cast, overload
 
 from .amp import AMP
-from .endpoints import _limited, _Opening
+from .composed import connection_of
+from .endpoints import Opening, close_in_time, limited
 from .limits import Limits
 from .transports.pipes import PipeTransport, unbroken
 from .transports.programs import (
@@ -192,7 +193,8 @@ class Child(Generic[_A]):
         returncode = self._process.returncode
         self.returncode = returncode
         ended = _Ended(returncode, self._command)
-        self.amp._error = self.amp._error or ended
+        connection = connection_of(self.amp)
+        connection.error = connection.error or ended
         self._let_go()
         self._transport.release()
         # The pipes may stay open, because another process, such as a child of the child, has its ends.
@@ -212,7 +214,7 @@ def spawn(
     stderr: int | IO[Any] | None = ...,
     limits: Limits | None = ...,
     **options: Any,
-) -> _Opening[Child[_A]]: ...
+) -> Opening[Child[_A]]: ...
 @overload
 def spawn(
     program: Word,
@@ -222,7 +224,7 @@ def spawn(
     stderr: int | IO[Any] | None = ...,
     limits: Limits | None = ...,
     **options: Any,
-) -> _Opening[Child[AMP]]: ...
+) -> Opening[Child[AMP]]: ...
 def spawn(
     program: Word,
     *args: Word,
@@ -231,7 +233,7 @@ def spawn(
     stderr: int | IO[Any] | None = None,
     limits: Limits | None = None,
     **options: Any,
-) -> _Opening[Child[Any]]:
+) -> Opening[Child[Any]]:
     """Start a program that speaks AMP over pipes, and connect to it.
 
     `async with spawn(...) as child` closes the `Child` at the end; after `child = await spawn(...)` the
@@ -254,10 +256,10 @@ def spawn(
     """
 
     async def open_it() -> Child[Any]:
-        amp = _limited(protocol_factory, limits)
+        amp = limited(protocol_factory, limits)
         return await _start(Child(amp, (program, *args)), fds, {"stderr": stderr, **options})
 
-    return _Opening(open_it)
+    return Opening(open_it)
 
 
 async def _start(child: Child[Any], fds: tuple[int, int], options: dict[str, Any]) -> Child[Any]:
@@ -306,17 +308,17 @@ async def _connect(outputs: list[tuple[Output, FileIO]]) -> None:
 
 
 @overload
-def stdio(*, fds: tuple[int, int] = ..., limits: Limits | None = ...) -> _Opening[AMP]: ...
+def stdio(*, fds: tuple[int, int] = ..., limits: Limits | None = ...) -> Opening[AMP]: ...
 @overload
 def stdio(
     protocol_factory: Callable[[], _A], *, fds: tuple[int, int] = ..., limits: Limits | None = ...
-) -> _Opening[_A]: ...
+) -> Opening[_A]: ...
 def stdio(
     protocol_factory: Callable[[], AMP] = AMP,
     *,
     fds: tuple[int, int] = (0, 1),
     limits: Limits | None = None,
-) -> _Opening[Any]:
+) -> Opening[Any]:
     """Speak AMP with the process that started this one, over the descriptors that it gave us.
 
     `async with stdio(Worker) as amp: await amp.wait_closed()` is a complete child. `protocol_factory`
@@ -335,14 +337,14 @@ def stdio(
     """
 
     async def open_it() -> AMP:
-        amp = _limited(protocol_factory, limits)
+        amp = limited(protocol_factory, limits)
         _check_pipes(fds)
         peers = {"sockname": f"process {os.getpid()}", "peername": f"process {os.getppid()}"}
         reads, writes = FileIO(_take_over(fds[0]), "rb"), FileIO(_take_over(fds[1]), "wb")
         await PipeTransport(amp, reads, writes, peers).connect()
         return amp
 
-    return _Opening(open_it)
+    return Opening(open_it, close_in_time)
 
 
 def _check_pipes(fds: tuple[int, int]) -> None:

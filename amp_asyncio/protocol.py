@@ -1,22 +1,25 @@
-"""BinaryBoxProtocol: a connection that can change into something else.
+"""BinaryBoxProtocol: a connection that sends and receives boxes, as people see it.
 
-StartTLS puts a layer below the connection, and a switch puts another protocol in its place. Both need
-the same of it: that nothing more is written until the change is done or refused, that not one byte
-behind the last box is looked at, and that those bytes can be given to whom they belong. `tls.py` and
-`switching.py` say when.
+From the first event on, asyncio talks to the connection itself. It calls the methods of this object
+that asyncio would call, to tell of what has happened: they may be overridden, with or without
+`super()`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
-import os
-from typing import TYPE_CHECKING, cast
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Self
 
-from .commands.exchange import Exchange
-from .connection import BoxConnection
-from .errors import ConnectionLost, ProtocolSwitched
-from .transports.feeding import feed
+from .composed import Composed, connection_of, is_of_this_package
+from .connection.connection import Connection
+from .connection.starting import begin, call_override
+from .limits import Limits
+from .session.life import State
+from .session.receivers import ForeignReceiver, Receiver
+from .wire.boxes import AmpBox, BoxReceiver
 
 if TYPE_CHECKING:
     from .tls.certificates import Certificate
@@ -26,139 +29,186 @@ __all__ = ["BinaryBoxProtocol"]
 logger = logging.getLogger("amp_asyncio")
 
 
-class BinaryBoxProtocol(BoxConnection):
-    """Sends and receives boxes; can be secured, and handed over to another protocol.
+class BinaryBoxProtocol(Composed, asyncio.Protocol):
+    """Sends and receives boxes over a transport; can be secured, and handed over to another protocol.
 
-    Attributes:
-        transport: the transport, or None before there is one and once it is gone or handed over.
-        innerProtocol: the protocol that the transport was handed over to, or None.
-        hostCertificate: the certificate that this side presented when StartTLS was done, or None.
+    `boxReceiver` gets the boxes.
     """
 
-    hostCertificate: Certificate | None = None
+    #: How much a connection may take; see `Limits`. It is looked at when the connection is made.
+    limits: Limits = Limits()
 
-    # Whether the change that is under way, if any, is StartTLS.
-    _securing = False
-    _changing_task: asyncio.Task[asyncio.Transport] | None = None
+    #: The version of AMP, 1 or 2; see `AMP`.
+    protocol_version: int = 1
+
+    def __new__(cls, *args: Any, **kw: Any) -> Self:
+        self = super().__new__(cls)
+        session = self.__amp__
+        session.outlet = connection = Connection(self)
+        session.outbox = connection.outbox
+        return self
+
+    def __init_subclass__(cls, **kw: Any) -> None:
+        super().__init_subclass__(**kw)
+        if cls.protocol_version not in (1, 2):
+            raise ValueError(
+                f"{cls.__name__}.protocol_version must be 1 or 2, not {cls.protocol_version!r}"
+            )
+        overriding = vars(cls).get("connection_made")
+        if overriding is not None and not is_of_this_package(cls):
+            cls.connection_made = _after_beginning(overriding)  # type: ignore[method-assign]
+
+    def __init__(self, boxReceiver: BoxReceiver) -> None:
+        self.boxReceiver = boxReceiver
+
+    # --- what people look at ---
+
+    @property
+    def transport(self) -> asyncio.Transport | None:
+        """The transport; None before there is one, and once it is gone or handed over."""
+        return connection_of(self).transport
+
+    @transport.setter
+    def transport(self, transport: Any) -> None:
+        # Many protocols keep their transport under this name, and forget it at the end.
+        if transport is not None and transport is not connection_of(self).transport:
+            raise AttributeError("the transport of a connection is set by the connection itself")
+
+    @property
+    def innerProtocol(self) -> asyncio.BaseProtocol | None:
+        """The protocol that the transport was handed over to, or None."""
+        return connection_of(self).inner
+
+    @property
+    def boxReceiver(self) -> BoxReceiver:
+        """What the boxes are given to; it is looked at when the connection is made."""
+        receiver: Any = self.__amp__.box_receiver
+        return self if receiver is None else receiver  # type: ignore[return-value]
+
+    @boxReceiver.setter
+    def boxReceiver(self, receiver: Any) -> None:
+        self.__amp__.box_receiver = None if receiver is self else receiver
+
+    @property
+    def hostCertificate(self) -> Certificate | None:
+        """The certificate that this side presented when StartTLS was done, or None."""
+        return connection_of(self).host_certificate
 
     @property
     def peerCertificate(self) -> Certificate | None:
         """The certificate that the peer presented, verified or not, or None without TLS or one."""
-        ssl_object = self.transport and self.transport.get_extra_info("ssl_object")
+        transport = connection_of(self).transport
+        ssl_object = transport and transport.get_extra_info("ssl_object")
         der = ssl_object and ssl_object.getpeercert(binary_form=True)
         if not der:
             return None
-        from .tls.certificates import Certificate  # It takes a while, and few need it.
+        from .tls.certificates import Certificate  # Slow to import, and seldom needed.
 
         return Certificate.from_der(der)
 
+    # --- what asyncio calls ---
+    #
+    # Of these, asyncio calls connection_made alone; the connection calls the others as hooks.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Start: the transport is connected.
+
+        An override is called when the connection has started; what it raises is logged, and aborts the
+        connection.
+        """
+        begin(connection_of(self), transport, _receiver_of(self))
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes of the stream. An override is a filter: it passes on what `super()` is to get."""
+        connection = connection_of(self)
+        if connection.state is State.CONNECTING:
+            raise RuntimeError("there is no connection yet: call connection_made(transport) first")
+        connection.inbox.receive(data)
+
+    def eof_received(self) -> bool | None:
+        """The peer sends no more: answer the commands that came before that, then close.
+
+        An override is told; what it returns does not matter.
+        """
+        return connection_of(self).peer_ended()
+
+    def pause_writing(self) -> None:
+        """The transport's buffer is full: new questions wait. An override is told."""
+        connection_of(self).congest()
+
+    def resume_writing(self) -> None:
+        """The transport takes more. An override is told."""
+        connection_of(self).relieve()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection is gone, and whoever waited for something was told. An override is told."""
+        connection_of(self).connection_lost(exc)
+
     def descriptor_received(self, descriptor: int) -> None:
         """Keep a descriptor for the box that will name it; too many of them abort the connection."""
-        if self._finished:
-            os.close(descriptor)
-            return
-        if self._exchange is None:
-            self._exchange = Exchange()
-        try:
-            self._exchange.receive(descriptor)
-        except ConnectionLost as error:
-            self.give_up(error)
+        connection_of(self).descriptor_received(descriptor)
 
-    def _sending_exchange(self) -> Exchange | None:
-        """Return what takes descriptors for the peer, or None where there is no way to send them.
+    # --- what people call ---
 
-        While StartTLS is under way there is none either: what is sent next would go over TLS.
+    def sendBox(self, box: AmpBox) -> None:
+        """Send `box` after the boxes sent before it.
+
+        Raises `ConnectionLost` or `ProtocolSwitched` if the connection is closed, closing or handed
+        over, `NoEmptyBoxes` for an empty box, `TooLong` for one that is over `Limits.max_box_size` or
+        has too long a key or value, `MalformedAmpBox` and `TypeError` for what cannot be in a box.
         """
-        if self.transport is None:
-            if self._exchange is None:
-                self._exchange = Exchange()
-            self._exchange.close()
-        elif self._securing or not hasattr(self.transport, "send_descriptor"):
-            return None
-        elif self._exchange is None:
-            self._exchange = Exchange()
-        return self._exchange
+        connection_of(self).outbox.send_box(box)
 
-    def _lock(self, change: object, securing: bool = False) -> None:
-        """Write what was sent, and let all later boxes wait until `change` is done or refused."""
-        self._flush()
-        self._securing = securing
-        self._change = change
-        self.boxReceiver.pause_sending()
+    async def drain(self) -> None:
+        """Wait until the transport takes more; cancelling this only ends the wait.
 
-    def _unlock(self) -> None:
-        """Send the boxes that waited, in order, and go on."""
-        self._change = None
-        self._securing = False
-        self._flush()
-        if self._finish_after_change:
-            self.finish_writing()
-        else:
-            self._resume_sending()
-
-    def _unlock_secured(self, transport: asyncio.Transport) -> None:
-        """Go on with a new transport on top of the old one; its own buffer is empty."""
-        self.transport = transport
-        logger.info("%r: secured by TLS", self)
-        self._congested = False
-        self._change = None
-        # Before the questions that waited are sent: one of them may be the next change.
-        self.resume_receiving()
-        self._unlock()
-
-    async def _finish_change(self) -> None:
-        """Wait for the TLS handshake that is under way, if any."""
-        if self._changing_task is not None and not self._changing_task.done():
-            await asyncio.wait([self._changing_task])
-
-    def _take_bytes(self) -> bytes:
-        """Return the bytes behind the last box, and give out no more boxes."""
-        self._pauses += 1
-        return self._parser.take_rest()
-
-    def _switchTo(self, inner: asyncio.BaseProtocol) -> None:
-        """Hand the transport over to `inner`, with the bytes behind the last box.
-
-        What `inner` raises meanwhile aborts the connection: it is its own from here on.
+        Raises `ConnectionLost` or `ProtocolSwitched` if it never will.
         """
-        transport = self.transport
-        assert transport is not None, "the answer that switches comes, or goes, over the transport"
-        self._flush()
-        self._empty_outbox()
-        rest = self._take_bytes()
-        self._read(True)
-        logger.info("%r: handed over to %r", self, inner)
-        self._cancel_timers()
-        self.innerProtocol = inner
-        self.transport = None
-        self._finished = True
-        transport.set_protocol(inner)
-        self.boxReceiver.stopReceivingBoxes(
-            ProtocolSwitched(f"the connection was handed over to {inner!r}")
-        )
-        for event in (self._closed, self._drained):
-            if event is not None:
-                event.set()
-        try:
-            inner.connection_made(transport)
-            if self._exchange is not None:
-                self._exchange.hand_over(getattr(inner, "descriptor_received", None))
-            if self._congested:
-                inner.pause_writing()
-            feed(inner, rest)
-            if self._peer_finished and not cast(asyncio.Protocol, inner).eof_received():
-                transport.close()
-        except Exception:
-            logger.exception("%r failed when it was handed the connection", inner)
-            transport.abort()
-        finally:
-            if self._exchange is not None:
-                self._exchange.close()
+        await connection_of(self).outbox.drain()
 
-    def _lose(self, error: Exception) -> None:
-        """Give up a connection on which a change failed."""
-        transport, self._error = self.transport, self._error or error
-        logger.warning("%r: closing the connection: %s", self, error)
-        self.connection_lost(error)
-        if transport is not None:
-            transport.close()
+    def unhandledError(self, error: BaseException) -> None:
+        """Log an error that was not handled, and close the connection."""
+        logger.error("%r: an unhandled error closes the connection", self, exc_info=error)
+        connection_of(self).finish_writing()
+
+    def finish_writing(self) -> None:
+        """Write what was sent, then close; what still comes in is not looked at.
+
+        A peer that does not take it all within ten seconds loses the rest. Does nothing if this was
+        done before.
+        """
+        connection_of(self).finish_writing()
+
+    def abort(self) -> None:
+        """Close the connection now, or as soon as it is made; what was not written yet is lost."""
+        connection_of(self).abort()
+
+    async def wait_closed(self) -> None:
+        """Wait until the connection is gone; cancelling this only ends the wait."""
+        await connection_of(self).wait_closed()
+
+    def __repr__(self) -> str:
+        return repr(connection_of(self))
+
+
+def _after_beginning(override: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a `connection_made` that starts the connection first, whether or not `override` does."""
+
+    @functools.wraps(override)
+    def connection_made(self: BinaryBoxProtocol, transport: asyncio.BaseTransport) -> None:
+        connection = connection_of(self)
+        if begin(connection, transport, _receiver_of(self)):
+            call_override(connection, override, transport)
+
+    return connection_made
+
+
+def _receiver_of(proto: BinaryBoxProtocol) -> Receiver:
+    """Return what gets the boxes of `proto`: its own session, unless somebody wants to see them."""
+    session = proto.__amp__
+    receiver: Any = proto.boxReceiver
+    own = receiver is proto
+    receives = ("ampBoxReceived", "startReceivingBoxes", "stopReceivingBoxes")
+    if own and type(proto).__amp_overrides__.isdisjoint(receives):
+        return session
+    return ForeignReceiver(receiver, session, is_session=own)

@@ -105,7 +105,6 @@ class Member(AMP):
             self.name = None
 
     def connection_lost(self, exc: Exception | None) -> None:
-        super().connection_lost(exc)
         self.leave()
 
 

@@ -134,3 +134,20 @@ class BufferedRecorder(Notes, asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         self.received(bytes(self.buffer[:nbytes]))
+
+
+class Sender:
+    """A box sender as Twisted defines it: these two methods, and no more."""
+
+    def __init__(self) -> None:
+        self.sent: list[AmpBox] = []
+        self.errors: list[BaseException] = []
+
+    def sendBox(self, box: AmpBox) -> None:
+        self.sent.append(box)
+
+    def unhandledError(self, error: BaseException) -> None:
+        self.errors.append(error)
+
+    def __repr__(self) -> str:
+        return "the sender"

@@ -165,8 +165,10 @@ class Peer(AMP):
     @Wait.responder
     async def wait(self, seconds: float, data: bytes) -> dict[str, bytes]:
         seen["began"] += 1
-        await asyncio.sleep(seconds)
-        seen["finished"] += 1
+        try:
+            await asyncio.sleep(seconds)
+        finally:  # It is cancelled when its connection is lost.
+            seen["finished"] += 1
         return {"data": data}
 
     @CallBack.responder
@@ -177,7 +179,8 @@ class Peer(AMP):
         except ConnectionLost:
             seen["lost"] += 1
             answer = {"total": -1}
-        seen["finished"] += 1
+        finally:
+            seen["finished"] += 1
         return answer
 
     @Notify.responder
@@ -654,7 +657,7 @@ async def no_answer_wanted(case: Case) -> str:
         async with child.connect() as amp:
             for _ in range(count):
                 await amp.callRemote(Notify, data=BIG[:size])
-                unsent = max(unsent, amp.unsent())
+                unsent = max(unsent, amp.transport.get_write_buffer_size())
             at_the_end = (await child.report())[0]["finished"]
             await amp.callRemote(Sum, a=1, b=2)  # It waits its turn behind them.
             await asyncio.sleep(0.1)
@@ -857,7 +860,8 @@ async def drain(case: Case) -> str:
                 asked.append(amp.callRemote(Wait, seconds=dice.uniform(0, 0.02), data=data))
             while sum(future.done() for future in asked) < count // 5:
                 await asyncio.sleep(0)
-            counted, said = await child.close()
+            before, _ = await child.report()
+            _, said = await child.close()
             answers = await asyncio.gather(*asked, return_exceptions=True)
         answered = 0
         for number, answer in enumerate(answers):
@@ -866,9 +870,9 @@ async def drain(case: Case) -> str:
             check(isinstance(answer, dict), f"{answer!r}")
             check(answer["data"].startswith(b"%d " % number), "a wrong answer")
             answered += 1
-        read = counted["read Wait"]
-        check(answered == read, f"{answered} answers came of {read} commands that it read: {said}")
-    return f"closed after {count // 5} of {count:,}: it had read {read}, {answered} were answered"
+        read = before["read Wait"]
+        check(answered >= read, f"{answered} answers came of {read} commands that it had read: {said}")
+    return f"closed after {count // 5} of {count:,}: it had read {read}, and answered {answered}"
 
 
 @scenario

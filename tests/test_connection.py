@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 from fakes import Transport
-from support import Divide, Math, Sum, connected, on_transport
+from support import Divide, Echo, Math, Sum, connected, on_transport
 
 from amp_asyncio import (
     AMP,
@@ -25,25 +25,40 @@ def question(number: int, **values: bytes) -> bytes:
     return AmpBox(_command=b"Sum", _ask=b"%x" % number, **values).serialize()
 
 
-async def test_the_boxes_of_one_turn_leave_in_one_write() -> None:
+async def test_when_the_boxes_of_one_turn_leave() -> None:
     amp, transport = on_transport()
     divide = AmpBox(_command=b"Divide", _ask=b"1", a=b"1", b=b"2").serialize()
-    amp.data_received(2 * divide)
+
+    def writes() -> list[int]:
+        return [len(parseString(data)) for data in transport.written]
+
+    amp.data_received(3 * divide)
+    assert writes() == [3], "what is sent while a piece is read leaves when it has been read"
     answers = [amp.callRemote(Sum, a=1, b=2) for _ in range(3)]
+    assert writes() == [3, 1], "the first box leaves at once"
     amp.data_received(divide)
+    assert writes() == [3, 1, 3], "with the boxes that waited before it"
+    answers += [amp.callRemote(Sum, a=1, b=2) for _ in range(2)]
+    assert writes() == [3, 1, 3]
     await asyncio.sleep(0)
-    (written,) = transport.written
-    assert [b"_answer" in box for box in parseString(written)] == [
-        True,
-        True,
-        False,
-        False,
-        False,
-        True,
-    ]
+    assert writes() == [3, 1, 3, 2], "the others leave together at the end of the turn"
+    await asyncio.sleep(0)
+    answers.append(amp.callRemote(Sum, a=1, b=2))
+    assert writes() == [3, 1, 3, 2, 1]
     for number, answer in enumerate(answers, 1):
         amp.data_received(AmpBox(_answer=b"%x" % number, total=b"3").serialize())
         assert await answer == {"total": 3}
+
+
+async def test_many_bytes_do_not_wait_for_the_end_of_the_turn() -> None:
+    amp, transport = on_transport()
+    answers = [amp.callRemote(Echo, data=bytes(10_000)) for _ in range(10)]
+    assert len(transport.boxes()) == 9
+    await asyncio.sleep(0)
+    assert len(transport.boxes()) == 10
+    assert len(transport.written) == 4
+    amp.connection_lost(None)
+    await asyncio.gather(*answers, return_exceptions=True)
 
 
 async def test_an_empty_box_is_not_sent() -> None:
@@ -158,6 +173,15 @@ async def test_asking_before_there_is_a_connection() -> None:
     assert repr(AMP()) == "<AMP not connected>"
 
 
+async def test_bytes_before_there_is_a_connection() -> None:
+    amp = Math()
+    with pytest.raises(RuntimeError, match=r"call connection_made\(transport\) first"):
+        amp.data_received(b"\0\3abc")
+    amp.connection_made(Transport())
+    amp.data_received(question(1, a=b"1", b=b"2"))
+    amp.connection_lost(None)
+
+
 async def test_a_class_that_does_not_call_the_constructor() -> None:
     class Ported(Math):
         def __init__(self) -> None:
@@ -169,10 +193,12 @@ async def test_a_class_that_does_not_call_the_constructor() -> None:
 
 async def test_what_is_still_to_be_written_is_dropped_with_the_connection() -> None:
     amp, transport = on_transport()
-    amp.data_received(AmpBox(_command=b"Divide", _ask=b"1", a=b"1", b=b"1").serialize())
+    answers = [amp.callRemote(Sum, a=1, b=1) for _ in range(2)]
     amp.connection_lost(None)
     await asyncio.sleep(0)
-    assert transport.written == []
+    assert len(transport.boxes()) == 1
+    for error in await asyncio.gather(*answers, return_exceptions=True):
+        assert isinstance(error, ConnectionLost)
     with pytest.raises(ConnectionLost):
         amp.sendBox(AmpBox(a=b"1"))
 
@@ -191,7 +217,7 @@ async def test_the_parts_work_without_the_whole() -> None:
     protocol.data_received(AmpBox(_command=b"Divide", _ask=b"1", a=b"1", b=b"2").serialize())
     answer = dispatcher.callRemote(Divide, a=1, b=1)
     await asyncio.sleep(0)
-    assert [box.get(b"quotient") for box in parseString(transport.written[0])] == [b"0.5", None]
+    assert [box.get(b"quotient") for box in transport.boxes()] == [b"0.5", None]
     assert protocol.eof_received() is False
     dispatcher.stopReceivingBoxes(EOFError("the end"))
     with pytest.raises(ConnectionLost) as caught:

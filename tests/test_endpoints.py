@@ -8,23 +8,26 @@ import datetime
 import socket
 import ssl
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from support import Echo, Math, Sum
+from support import Echo, Math, Notify, Sum
 
 from amp_asyncio import (
     AMP,
+    AmpBox,
     ConnectionLost,
     Descriptor,
-    Server,
+    PrivateCertificate,
     connect,
     serve,
     unix_connect,
     unix_serve,
 )
+from amp_asyncio.tls.certificates import make_ssl_context
 
 
 @pytest.fixture(scope="module")
@@ -115,12 +118,6 @@ async def test_awaited_rather_than_entered() -> None:
     await server.close()
 
 
-async def test_a_server_that_never_listened_closes() -> None:
-    server = Server()
-    await server.close()
-    assert server.sockets == ()
-
-
 async def test_an_address_in_use_is_an_error() -> None:
     async with serve(Math, "127.0.0.1", 0) as server:
         with pytest.raises(OSError, match="address already in use"):
@@ -142,26 +139,105 @@ async def test_a_connection_still_in_its_handshake_is_not_left_behind(
     tls: tuple[ssl.SSLContext, ssl.SSLContext],
 ) -> None:
     context, trusting = tls
-    made: asyncio.Future[AMP] = asyncio.get_running_loop().create_future()
-
-    def factory() -> AMP:
-        amp = Math()
-        made.set_result(amp)
-        return amp
-
-    async with serve(factory, "127.0.0.1", 0, ssl=context) as server:
-        address = server.sockets[0].getsockname()
-        opening = asyncio.ensure_future(asyncio.open_connection(*address))
-        amp = await made
-        reader, writer = await opening
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    layer = trusting.wrap_bio(incoming, outgoing, server_hostname="localhost")
+    with pytest.raises(ssl.SSLWantReadError):
+        layer.do_handshake()
+    async with serve(Math, "127.0.0.1", 0, ssl=context) as server:
+        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        writer.write(outgoing.read())
+        assert await reader.readexactly(1)
         assert server.connections == []
         await server.close()
-        tls_side = await writer.start_tls(trusting, server_hostname="localhost")
-        assert tls_side is None
-        assert await reader.read() == b""
+        with contextlib.suppress(ConnectionError):
+            await reader.read()
         writer.close()
-        with contextlib.suppress(ConnectionError, ssl.SSLError):
+        with contextlib.suppress(ConnectionError):
             await writer.wait_closed()
-    await amp.wait_closed()
-    with pytest.raises(ConnectionLost):
-        await amp.callRemote(Sum, a=1, b=1)
+
+
+async def test_who_could_not_be_served_is_in_the_log(
+    tls: tuple[ssl.SSLContext, ssl.SSLContext], caplog: pytest.LogCaptureFixture
+) -> None:
+    context, trusting = tls
+
+    def broken() -> AMP:
+        raise LookupError("no database")
+
+    async def refused(server: Any, data: bytes) -> str:
+        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        address = repr(writer.get_extra_info("sockname"))
+        writer.write(data)
+        with contextlib.suppress(ConnectionError):
+            await reader.read()
+        writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+        return address
+
+    async with serve(broken, "127.0.0.1", 0) as server:
+        address = await refused(server, b"")
+        assert server.connections == []
+    assert f"no protocol could be made for {address}" in caplog.text
+    assert "no database" in caplog.text
+    async with serve(Math, "127.0.0.1", 0, ssl=context) as server:
+        address = await refused(server, AmpBox(_command=b"Sum", _ask=b"1").serialize())
+    assert f"the TLS handshake with {address} failed" in caplog.text
+    async with serve(broken, "127.0.0.1", 0, ssl=context) as server:
+        host, port = server.sockets[0].getsockname()
+        with pytest.raises(ConnectionLost):
+            async with connect(host, port, ssl=trusting, server_hostname="localhost") as client:
+                await client.callRemote(Sum, a=1, b=1)
+    assert caplog.text.count("no protocol could be made") == 2
+
+
+@pytest.mark.parametrize("certificate", [False, True])
+async def test_a_client_whose_certificate_is_refused_is_in_the_log(
+    tls: tuple[ssl.SSLContext, ssl.SSLContext], certificate: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    ours = PrivateCertificate.self_signed("localhost")
+    context = ours.ssl_context(server_side=True, authorities=[ours.certificate])
+    own = PrivateCertificate.self_signed("stranger") if certificate else None
+    wrong = make_ssl_context(own, server_side=False, authorities=[ours.certificate])
+    async with serve(Math, "127.0.0.1", 0, ssl=context) as server:
+        host, port = server.sockets[0].getsockname()
+        with pytest.raises(ConnectionLost):
+            async with connect(host, port, ssl=wrong, server_hostname="localhost") as client:
+                await client.callRemote(Sum, a=1, b=1)
+    assert "the TLS handshake with ('127.0.0.1', " in caplog.text
+
+
+async def test_what_comes_with_the_end_of_the_handshake_is_not_lost(
+    tls: tuple[ssl.SSLContext, ssl.SSLContext],
+) -> None:
+    """The client's last message of the handshake, a command and its end in one segment."""
+    context, trusting = tls
+    received: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+    class Noted(AMP):
+        @Notify.responder
+        def notify(self, data: bytes) -> None:
+            received.set_result(data)
+
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    layer = trusting.wrap_bio(incoming, outgoing, server_hostname="localhost")
+    async with serve(Noted, "127.0.0.1", 0, ssl=context) as server:
+        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        while True:
+            try:
+                layer.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                writer.write(outgoing.read())
+                incoming.write(await reader.read(65536))
+        layer.write(AmpBox(_command=b"Notify", data=b"x").serialize())
+        with contextlib.suppress(ssl.SSLWantReadError):
+            layer.unwrap()
+        writer.write(outgoing.read())
+        writer.write_eof()
+        assert await received == b"x"
+        with contextlib.suppress(ConnectionError):
+            await reader.read()
+        writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()

@@ -1,12 +1,13 @@
-"""The exchange of descriptors: what a connection keeps of those that go out and of those that came.
+"""The exchange of descriptors: those of a connection that go out, and those that came.
 
-On the wire, a box has only the ordinal of a descriptor: which one it is of all that went this way over
-the connection, counted from 0. So the order is all that there is, and a descriptor whose box is never
-sent must either be taken back, before an ordinal behind it was given out, or be sent without a box.
+On the wire, a box has only the ordinal of a descriptor: its number among all that went the same way
+over the connection, counted from 0. So the order is all there is. A descriptor whose box is never sent
+must either be taken back before a later ordinal was given out, or be sent without its box.
 
-Outwards, a descriptor is duplicated when its box is made, and belongs to the box until that is sent.
-Inwards, it waits here until a box comes that names it. A connection has an exchange only once it has
-a descriptor, and only commands whose schema has one do what is here.
+A descriptor that goes out is duplicated when its box is made. It waits here until the box is sent, and
+then belongs to the piece of the stream that it leaves with. A descriptor that came waits here until a
+box names it. A connection has an exchange only once it has a descriptor, and only commands with a
+descriptor in their schema use this module.
 """
 
 from __future__ import annotations
@@ -19,73 +20,72 @@ from functools import cache
 from typing import Any, TypeVar, cast
 
 from ..errors import ConnectionLost, MalformedAmpBox
-from ..wire.boxes import AmpBox, BoxSender
+from ..wire.boxes import AmpBox
 from .schemas import Schema
 
-__all__ = ["MOST_UNCLAIMED", "DescriptorSchema", "Exchange", "claim", "give", "schema_for"]
+__all__ = ["MOST_UNCLAIMED", "DescriptorSchema", "Exchange", "claim", "drop", "give", "schema_for"]
 
-#: How many descriptors of a peer may wait for the boxes that name them; with one more, the connection
-#: is aborted. Twisted sends those of all its waiting boxes before the first of these boxes, and a box
-#: may name many. But one connection must not take all the descriptors that a process may have, which
-#: usually are 1,024.
+#: How many descriptors of a peer may wait for the boxes that name them; one more aborts the connection.
+#: Twisted sends those of all its waiting boxes before the first of these boxes, and a box may name
+#: many. But one connection must not take all the descriptors of a process, usually 1,024.
 MOST_UNCLAIMED = 512
 
 _Box = TypeVar("_Box", bound=AmpBox)
 
 
 class Exchange:
-    """The descriptors of one connection, those that go out and those that came."""
+    """The descriptors of one connection.
+
+    Attributes:
+        given: how many ordinals were given out.
+        making: whether a box with descriptors is being made.
+        claimed: what the box that is being read has claimed; None while none is read.
+    """
+
+    __slots__ = ("_closed", "_held", "_received", "_unclaimed", "claimed", "given", "making")
 
     def __init__(self) -> None:
         self._closed = False
-        # How many ordinals were given out; and the descriptors of the last of them, whose boxes have
-        # not been sent yet.
         self.given = 0
+        # The descriptors of the last ordinals, whose boxes have not been sent yet.
         self._held: deque[int] = deque()
-        # Those that leave with what is sent next: where in it, and which.
-        self._leaving: list[tuple[int, int]] = []
-        # How many came, and those of them that no box has named yet.
+        # How many came, and those that no box has named yet.
         self._received = 0
         self._unclaimed: dict[int, int] = {}
-        # What the box that is being read has claimed, and whether one is being made.
         self.claimed: list[int] | None = None
         self.making = False
 
     # --- out ---
 
-    def give(self, descriptor: int) -> int:
+    def give(self, descriptor: Any) -> int:
         """Duplicate a descriptor, and return its ordinal."""
-        if not self._closed:  # There is nobody any more to send it to.
+        if not self._closed:
             self._held.append(_duplicate(descriptor))
             self.given += 1
         return self.given - 1
 
     def take_back(self, start: int, end: int) -> None:
-        """Close the descriptors with these ordinals, if none with a later one is there."""
+        """Close the descriptors with these ordinals, unless a later ordinal was given out."""
         if end == self.given:
             while self.given > start and self._held:
                 os.close(self._held.pop())
                 self.given -= 1
 
-    def release(self, end: int, position: int) -> None:
-        """Have the descriptors below an ordinal leave, at `position` in what is sent next."""
-        while self._held and self.given - len(self._held) < end:
-            self._leaving.append((position, self._held.popleft()))
+    def leaving(self, box: AmpBox) -> list[int]:
+        """Return the descriptors that leave with `box`, which is sent now."""
+        return self.release(box.end) if isinstance(box, _Carrier) else []
 
-    def write(self, transport: Any, data: bytes) -> None:
-        """Write `data`, and each descriptor that leaves at its place in it."""
-        written = 0
-        leaving, self._leaving = self._leaving, []
-        for position, descriptor in leaving:
-            transport.write(data[written:position])
-            transport.send_descriptor(descriptor)
-            written = position
-        transport.write(data[written:])
+    def release(self, end: int) -> list[int]:
+        """Return the descriptors with ordinals below `end`, which leave now."""
+        descriptors = []
+        while self._held and self.given - len(self._held) < end:
+            descriptors.append(self._held.popleft())
+        return descriptors
 
     # --- in ---
 
     def receive(self, descriptor: int) -> None:
-        """Keep a descriptor that came; `ConnectionLost` where that is one too many."""
+        """Keep a descriptor that came; `ConnectionLost` if that is one too many."""
         if self._closed or len(self._unclaimed) >= MOST_UNCLAIMED:
             os.close(descriptor)
             raise ConnectionLost(f"more than {MOST_UNCLAIMED} descriptors came that no box has named")
@@ -93,7 +93,7 @@ class Exchange:
         self._received += 1
 
     def claim(self, ordinal: int) -> int:
-        """Return a descriptor that came; whoever gets it closes it. `ValueError` if it is not here."""
+        """Return a descriptor that came, for the caller to close; `ValueError` if it is not here."""
         try:
             descriptor = self._unclaimed.pop(ordinal)
         except KeyError:
@@ -105,7 +105,7 @@ class Exchange:
         return descriptor
 
     def hand_over(self, take: Callable[[int], None] | None) -> None:
-        """Give `take` each descriptor that nobody has claimed, in order; close all the others."""
+        """Give `take` each descriptor that was not claimed, in order; close all the others."""
         if take is not None:
             while self._unclaimed:
                 take(self._unclaimed.pop(next(iter(self._unclaimed))))
@@ -114,13 +114,8 @@ class Exchange:
     def close(self) -> None:
         """Close all that is here, and take no more."""
         self._closed = True
-        descriptors = [
-            *self._held,
-            *(leaving[1] for leaving in self._leaving),
-            *self._unclaimed.values(),
-        ]
+        descriptors = [*self._held, *self._unclaimed.values()]
         self._held.clear()
-        self._leaving.clear()
         self._unclaimed.clear()
         _close(descriptors)
 
@@ -128,8 +123,8 @@ class Exchange:
 def give(descriptor: Any, proto: Any) -> int:
     """Have a descriptor sent with the box that is being made for `proto`, and return its ordinal.
 
-    Raises `TypeError` where the connection carries no descriptors or `descriptor` is none, `ValueError`
-    for one that is not open, and `OSError` where there is none left to duplicate it with.
+    Raises `TypeError` if the connection cannot carry descriptors or `descriptor` is not one,
+    `ValueError` for one that is not open, and `OSError` if the process has no room to duplicate it.
     """
     exchange = _sending(proto)
     if exchange is None:
@@ -139,8 +134,8 @@ def give(descriptor: Any, proto: Any) -> int:
         )
     ordinal = exchange.give(descriptor)
     if not exchange.making:
-        # It is an argument of somebody's own, that does not say what it carries.
-        exchange.release(exchange.given, proto.boxSender._outbox_size)
+        # An argument of the user's own, whose schema does not know that it has a descriptor.
+        proto.__amp__.outbox.send_descriptors(exchange.release(exchange.given))
     return ordinal
 
 
@@ -152,15 +147,22 @@ def claim(ordinal: int, proto: Any) -> int:
     return exchange.claim(ordinal)
 
 
+def drop(box: AmpBox) -> None:
+    """Take back the descriptors of a box that was made and will not be sent."""
+    if isinstance(box, _Carrier):
+        box.exchange.take_back(box.start, box.end)
+
+
 def _sending(proto: Any) -> Exchange | None:
-    """Return the exchange of the connection of `proto`, or None where it carries no descriptors."""
-    exchange = getattr(getattr(proto, "boxSender", None), "_sending_exchange", None)
-    return None if exchange is None else cast(Exchange | None, exchange())
+    """Return the exchange of the connection of `proto`, or None if it carries no descriptors."""
+    session = getattr(proto, "__amp__", None)
+    return None if session is None else cast(Exchange | None, session.outbox.sending_exchange())
 
 
 def _receiving(proto: Any) -> Exchange | None:
-    """Return the exchange of the connection of `proto`, or None where it has none."""
-    return cast(Exchange | None, getattr(getattr(proto, "boxSender", None), "_exchange", None))
+    """Return the exchange of the connection of `proto`, or None if it has none."""
+    session = getattr(proto, "__amp__", None)
+    return None if session is None else cast(Exchange | None, session.outbox.exchange)
 
 
 def _duplicate(descriptor: Any) -> int:
@@ -173,7 +175,7 @@ def _duplicate(descriptor: Any) -> int:
     except OSError as error:
         if error.errno != errno.EBADF:
             raise
-        raise ValueError(f"{descriptor!r} is no open descriptor") from None
+        raise ValueError(f"{descriptor!r} is not an open descriptor") from None
 
 
 def _close(descriptors: Iterable[int]) -> None:
@@ -181,32 +183,12 @@ def _close(descriptors: Iterable[int]) -> None:
         os.close(descriptor)
 
 
-class _Parcel:
-    """The descriptors that a box has, while it is not sent."""
-
-    def __init__(self, exchange: Exchange, start: int, end: int) -> None:
-        self._exchange = exchange
-        self._range = (start, end)
-
-    def release(self, position: int) -> None:
-        self._exchange.release(self._range[1], position)
-
-    def __del__(self) -> None:
-        # There are many reasons why a box is not sent: nobody wants the answer, the question was
-        # cancelled while it waited, the connection is closing. This is what they have in common.
-        self._exchange.take_back(*self._range)
-
-
 class _Carrier(AmpBox):
-    """A box with descriptors, which leave with its first bytes."""
+    """A box with descriptors: those from `start` up to, but not including, `end`."""
 
-    _parcel: _Parcel | None = None
-
-    def _sendTo(self, boxSender: BoxSender) -> None:
-        if self._parcel is not None:
-            boxSender.serialize(self)  # Unless the box can be sent, they stay.
-            self._parcel.release(cast(Any, boxSender)._outbox_size)
-        super()._sendTo(boxSender)
+    exchange: Exchange
+    start: int
+    end: int
 
 
 @cache
@@ -216,7 +198,7 @@ def _carrier(kind: type[AmpBox]) -> type[_Carrier]:
 
 
 class DescriptorSchema(Schema):
-    """A schema in which there are descriptors."""
+    """A schema with descriptors in it."""
 
     __slots__ = ()
 
@@ -230,14 +212,14 @@ class DescriptorSchema(Schema):
         exchange.making = True
         try:
             super().encode(objects, carrier, proto)
-            proto.boxSender.serialize(carrier)  # What is too long for a box is found now, or too late.
+            # What is too long for a box is found now: later, an ordinal could not be taken back.
+            proto.__amp__.outbox.serialize(carrier)
         except BaseException:
             exchange.take_back(start, exchange.given)
             raise
         finally:
             exchange.making = False
-        if exchange.given > start:
-            carrier._parcel = _Parcel(exchange, start, exchange.given)
+        carrier.exchange, carrier.start, carrier.end = exchange, start, exchange.given
         return cast(_Box, carrier)
 
     def decode(self, strings: Mapping[bytes, bytes], proto: Any) -> dict[str, Any]:
@@ -255,7 +237,7 @@ class DescriptorSchema(Schema):
             exchange.claimed = None
 
     def discard(self, strings: Mapping[bytes, bytes], proto: Any) -> None:
-        """Close the descriptors in a box that nobody wants any more."""
+        """Close the descriptors in a box that is not wanted any more."""
         exchange = _receiving(proto)
         if exchange is not None:
             claimed = exchange.claimed = []

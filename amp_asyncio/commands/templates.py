@@ -1,9 +1,9 @@
 """Templates: the bytes of a question or an answer, prepared when its command is defined.
 
-AMP is small messages in great number, and for most of them everything on the wire but the tag and the
-values is known beforehand, even the order of the keys. To put the values into it takes a third of
-the time that it takes to fill a box, sort it and write it. Where something is wrong with a value,
-that longer way is taken after all: it knows how to say what.
+AMP applications send many small messages. Everything in such a message except the tag and the values is
+known in advance, even the order of the keys. To fill in the values takes a third of the time that it
+takes to fill a box, sort its keys and serialize it. If something is wrong with a value, the box is made
+after all, because that way produces the error message.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Template:
     `tag_key` is the key that has the tag, `fixed` has the pairs that are the same in each box.
 
     Attributes:
-        overhead: what a box counts more than it has bytes, see `costs.box_cost`.
+        overhead: by how much the cost of a box exceeds its bytes, see `costs.box_cost`.
     """
 
     __slots__ = ("_count", "_holes", "_pairs_cost", "_text", "overhead")
@@ -53,9 +53,9 @@ class Template:
 
     @classmethod
     def of(cls, schema: Schema, tag_key: bytes, **fixed: bytes) -> Template | None:
-        """Return the template for a schema, or None where it can have none.
+        """Return the template for a schema, or None if its boxes differ in more than the values.
 
-        A value that may be left out, or whose argument looks at more than the value, needs a box.
+        They do if a value may be left out, or if an argument looks at more than its own value.
         """
         if schema.codecs is None or schema.has_optional:
             return None
@@ -65,9 +65,10 @@ class Template:
         return cls(schema, tag_key, pairs)
 
     def fill(self, tag: bytes, objects: Any, room: int) -> bytes | None:
-        """Return the bytes of a box with this tag and these values, or None where they do not fit.
+        """Return the bytes of a box with this tag and these values, or None if a box has to be made.
 
-        `room` is the most that the box may have, counted as `Limits.max_box_size` counts.
+        `room` is the most that the box may have, counted as `Limits.max_box_size` counts. The bytes
+        are the same in both versions of AMP.
         """
         if type(objects) is not dict or len(objects) != self._count:
             return None
@@ -80,9 +81,13 @@ class Template:
                 strings.append(_length(len(string)))
                 strings.append(string)
         except Exception:
-            return None  # To fill a box will fail as well, and with an error that says where.
+            return None  # Filling a box fails as well, with an error that names the value.
         data = self._text % tuple(strings)
-        return data if len(data) <= room - self._pairs_cost else None
+        if len(data) > room - self._pairs_cost:
+            return None
+        if len(data) > MAX_VALUE_LENGTH and MAX_VALUE_LENGTH in map(len, strings):
+            return None  # In version 2, another piece follows a value of this length.
+        return data
 
 
 def _escaped(text: bytes) -> bytes:

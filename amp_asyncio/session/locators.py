@@ -1,9 +1,9 @@
 """Locators: from the name of a command to the responder that answers it.
 
-A dispatcher asks its locator for a callable that takes the command's box and returns the answer's
-box, or an awaitable of it. How there comes to be one is the locator's affair: `CommandLocator` finds
-methods declared with `Command.responder` and puts the schema around them, `SimpleStringLocator` goes
-by the method's name and passes the boxes as they are.
+A session asks its locator for a callable that takes the command's box and returns the answer's box, or
+an awaitable of it. `CommandLocator` finds methods declared with `Command.responder`, and decodes and
+encodes with the command's schema around them. `SimpleStringLocator` goes by the method's name, and
+passes the boxes unchanged.
 """
 
 from __future__ import annotations
@@ -13,11 +13,10 @@ from collections.abc import Awaitable, Callable
 from typing import Any, ClassVar, Protocol, TypeAlias
 
 from ..commands.command import Command
-from ..errors import BadArguments, BadLocalReturn, MalformedAmpBox, RemoteAmpError, shortened
+from ..errors import BadArguments, BadLocalReturn, MalformedAmpBox, RemoteAmpError
 from ..wire.boxes import AmpBox, Box
 
 __all__ = [
-    "BoxResponder",
     "CommandLocator",
     "MethodResponder",
     "Responder",
@@ -33,13 +32,13 @@ class ResponderLocator(Protocol):
     """What a dispatcher finds its responders with."""
 
     def locateResponder(self, name: bytes) -> Responder | None:
-        """Return what answers the command `name`, or None for a command that nobody answers.
+        """Return what answers the command `name`, or None if there is no responder for it.
 
-        If the responder has a true attribute `changes_connection`, what comes behind the command is
-        not looked at before the command is answered.
+        If the responder has a true attribute `changes_connection`, the bytes after the command are not
+        looked at before it is answered.
 
         The responder raises `RemoteAmpError` to answer with an error code. Any other exception that
-        it raises is logged, and reaches the peer without any detail.
+        it raises is logged, and the peer gets no detail of it.
         """
 
 
@@ -47,22 +46,22 @@ class CommandLocator:
     """A base for classes whose methods answer commands, declared with `Command.responder`."""
 
     # The command of each name, and the name of the method that answers it.
-    _commandDispatch: ClassVar[dict[bytes, tuple[type[Command], str]]] = {}
+    __amp_commands__: ClassVar[dict[bytes, tuple[type[Command], str]]] = {}
 
     def __init_subclass__(cls, **kw: Any) -> None:
         super().__init_subclass__(**kw)
-        cls._commandDispatch = {
+        cls.__amp_commands__ = {
             command.commandName: (command, name)
             for base in reversed(cls.__mro__)
             for name, member in vars(base).items()
             # (A staticmethod does not take over the attributes of the function inside it.)
             for marked in (getattr(member, "__wrapped__", None), member)
-            for command in getattr(marked, "_ampCommands", ())
+            for command in getattr(marked, "__amp_answers__", ())
         }
 
     def locateResponder(self, name: bytes) -> Responder | None:
-        """Return what answers the command `name` from its box, or None where no method does."""
-        found = self._commandDispatch.get(name)
+        """Return the responder that a method was declared to be for `name`, or None."""
+        found = self.__amp_commands__.get(name)
         if found is None:
             return None
         command, method_name = found
@@ -74,9 +73,9 @@ class CommandLocator:
 class MethodResponder:
     """A method that answers a command, with the command's schema around it.
 
-    Whoever calls it finds a `Responder`, from box to box. The dispatcher goes its steps one by one
-    instead: then an `async def` method needs no second coroutine around it, and an answer that can be
-    written at once needs no box.
+    It can be called as a `Responder`, from box to box. The session calls its steps one by one instead:
+    then an `async def` method needs no second coroutine around it, and an answer that can be written
+    at once needs no box.
     """
 
     __slots__ = ("_command", "_method", "_proto")
@@ -94,14 +93,21 @@ class MethodResponder:
         try:
             objects = await answer
         except Exception as error:
-            self.raise_declared(error)
-            raise
+            declared = self.declared(error)
+            if declared is None:
+                raise
+            raise declared from error
         return self.box(objects)
 
     @property
     def changes_connection(self) -> bool:
-        """Whether what comes behind the command may not be AMP."""
+        """Whether the bytes after the command may not be AMP."""
         return self._command.responseType is not Box
+
+    @property
+    def cancellable(self) -> bool | None:
+        """What the command says about it; see `Command.cancellable`."""
+        return self._command.cancellable
 
     def begin(self, box: AmpBox) -> Any:
         """Call the method with the arguments in `box`, and return what it returns."""
@@ -112,34 +118,36 @@ class MethodResponder:
         try:
             return self._method(**arguments)
         except Exception as error:
-            self.raise_declared(error)
-            raise
+            declared = self.declared(error)
+            if declared is None:
+                raise
+            raise declared from error
 
-    def raise_declared(self, error: Exception) -> None:
-        """Raise what the peer is to be told of `error`, if the command declares a code for it.
+    def declared(self, error: BaseException) -> RemoteAmpError | None:
+        """Return what the peer is told of `error`, or None if the command does not declare it.
 
-        Of several classes that fit, the most derived counts.
+        If several classes fit, the most derived one counts.
         """
         command = self._command
         for kind in type(error).__mro__:
             if kind in command.allErrors:
                 fatal = kind in command.fatalErrors
-                raise RemoteAmpError(command.allErrors[kind], str(error), fatal, error) from error
+                return RemoteAmpError(command.allErrors[kind], str(error), fatal, error)
+        return None
 
     def written(self, objects: Any, tag: bytes, room: int) -> bytes | None:
-        """Return the bytes of the answer `objects`, where they can be had without a box.
+        """Return the bytes of the answer `objects`, or None if a box has to be made.
 
         `room` is as in `Template.fill`.
         """
-        template = self._command._response_template
+        template = self._command.__amp__.response_template
         return None if template is None else template.fill(tag, objects, room)
 
     def box(self, objects: Any) -> AmpBox:
         """Return the box of the answer `objects`."""
-        if objects is None and not self._command.response:
-            objects = {}
+        answer: Any = {} if objects is None and not self._command.response else objects
         try:
-            return self._command.makeResponse(objects, self._proto)
+            return self._command.makeResponse(answer, self._proto)
         except Exception as error:
             name = getattr(self._method, "__qualname__", repr(self._method))
             raise BadLocalReturn(
@@ -147,33 +155,8 @@ class MethodResponder:
             ) from error
 
 
-class BoxResponder:
-    """Any other responder, in the same steps."""
-
-    __slots__ = ("begin", "changes_connection")
-
-    def __init__(self, responder: Responder) -> None:
-        self.begin: Callable[[AmpBox], Any] = responder
-        self.changes_connection: bool = getattr(responder, "changes_connection", False)
-
-    def raise_declared(self, error: Exception) -> None:
-        """Do nothing: such a responder raises `RemoteAmpError` itself."""
-
-    def written(self, objects: Any, tag: bytes, room: int) -> None:
-        """Return None: the answer is a box, and perhaps of a kind that does something."""
-
-    def box(self, objects: Any) -> AmpBox:
-        """Return the answer, which is to be a box."""
-        if not isinstance(objects, AmpBox):
-            raise BadLocalReturn(
-                f"{self.begin!r} returned {shortened(objects)}",
-                TypeError("a responder returns an AmpBox"),
-            )
-        return objects
-
-
 def is_awaitable(answer: Any) -> bool:
-    """Return whether a responder's answer is still to come; most that are there are a dict."""
+    """Return whether a responder's answer is still to come; most answers are a dict."""
     return not isinstance(answer, dict) and inspect.isawaitable(answer)
 
 
@@ -188,7 +171,7 @@ class SimpleStringLocator:
     baseDispatchPrefix = b"amp_"
 
     def locateResponder(self, name: bytes) -> Responder | None:
-        """Return the method for the command `name`, or None where there is none."""
+        """Return the method for the command `name`, or None."""
         try:
             attribute = (self.baseDispatchPrefix + name.upper()).decode("ascii")
         except UnicodeDecodeError:

@@ -15,6 +15,8 @@ that has `add_reader` and `add_writer`. In addition:
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
 import os
 import socket
 import warnings
@@ -22,6 +24,7 @@ from asyncio.trsock import TransportSocket
 from collections.abc import Iterable
 from typing import Any
 
+from .hangup import HangUp
 from .rights import Outgoing, receive, receive_into
 
 __all__ = ["DescriptorTransport"]
@@ -62,6 +65,7 @@ class DescriptorTransport(asyncio.Transport):
         self._outgoing = Outgoing()
         self._eof_written = False
         self._writing_paused = False
+        self._hang_up: HangUp | None = None
         self.set_write_buffer_limits()
         self.set_protocol(protocol)
         loop.call_soon(self._begin, waiter)
@@ -152,8 +156,18 @@ class DescriptorTransport(asyncio.Transport):
         if self._call("eof_received") and not self._closing:
             self._eof_received = True
             self._watch()
+            # Without a descriptor for that, it is noticed with the next write.
+            with contextlib.suppress(OSError):
+                self._hang_up = HangUp(self._loop, self._fd, self._peer_hung_up)
         else:
             self.close()
+
+    def _peer_hung_up(self) -> None:
+        """End a connection that was kept open for a peer that is gone."""
+        if self._outgoing.size:
+            self._end_soon(ConnectionResetError(errno.ECONNRESET, "the peer has hung up"))
+        elif not self._eof_written:
+            self._end_soon(None)
 
     def _call(self, method: str, *arguments: Any) -> Any:
         """Call a method of the protocol; if it raises, the connection ends."""
@@ -323,6 +337,8 @@ class DescriptorTransport(asyncio.Transport):
     def _end(self, error: BaseException | None) -> None:
         self._ended = True
         self._outgoing.drop()
+        if self._hang_up is not None:
+            self._hang_up.cancel()
         sock, self._sock = self._sock, None
         assert sock is not None
         try:

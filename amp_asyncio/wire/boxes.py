@@ -1,14 +1,14 @@
 """Boxes, the messages of AMP: what is in one, how it is written, and who passes them around.
 
 On the wire a box is a run of pairs, each `<2-byte length><key><2-byte length><value>`, ended by an
-empty key. The lengths are big-endian; a key has 1 to 255 bytes, a value 0 to 65,535. A handful of
-reserved keys says what a box is: a command, its answer, or its error.
+empty key. The lengths are big-endian; a key has 1 to 255 bytes, a value 0 to 65,535. A few reserved
+keys say what a box is: a command, its answer, or its error.
 
-In version 2 of AMP, a value may be longer. It is then a run of pieces, each behind its length; the one
-that has less than 65,535 bytes is the last, and may be empty.
+In version 2 of AMP, a value may be longer. It is then a run of pieces, each after its length; the first
+one that has less than 65,535 bytes, and may be empty, is the last.
 
-A box knows how it is sent (`_sendTo`). That is what lets a command change the connection at exactly
-the right byte: `QuitBox` closes it, and the boxes of `tls.py` and `switching.py` do more.
+A box decides how it is sent (`_sendTo`), so that a command can act on the connection at exactly the
+right byte: `QuitBox` closes it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Protocol, TypeVar
 
-from ..errors import MalformedAmpBox, TooLong
+from ..errors import AmpError, MalformedAmpBox, TooLong
 
 __all__ = [
     "ANSWER",
@@ -52,68 +52,34 @@ _END_OF_BOX = b"\0\0"
 
 
 class BoxSender(Protocol):
-    """What boxes are sent through: a connection, seen from the dispatcher."""
+    """What boxes are sent through: a connection, as a dispatcher sees it."""
 
     def sendBox(self, box: AmpBox) -> None:
-        """Send `box` behind the boxes sent before it.
+        """Send `box` after the boxes sent before it.
 
-        Raises `ConnectionLost` or `ProtocolSwitched` where it can go nowhere, and `TooLong`,
-        `NoEmptyBoxes`, `MalformedAmpBox` or `TypeError` where it is no box that could be sent.
+        Raises `ConnectionLost` or `ProtocolSwitched` if it can go nowhere, and `TooLong`,
+        `NoEmptyBoxes`, `MalformedAmpBox` or `TypeError` if it cannot be sent as a box.
         """
-
-    def serialize(self, box: AmpBox) -> bytes:
-        """Return the bytes that `sendBox` would send; raises the same where that is up to the box."""
-
-    @property
-    def takes_bytes(self) -> bool:
-        """Whether a plain box may be sent by its bytes alone; asked once, before anything is sent."""
-
-    def send_bytes(self, data: bytes) -> None:
-        """Send the bytes of a plain box, as `sendBox` sends the box."""
 
     def unhandledError(self, error: BaseException) -> None:
-        """Log an error that nobody handles, and close the connection."""
-
-    def finish_writing(self) -> None:
-        """Send no more after what was sent before, and close the connection."""
-
-    def pause_receiving(self, before_change: bool = False) -> None:
-        """Give out no box, and look at no byte, behind the box that was given out last.
-
-        With `before_change`, because that box may change the connection: raises `MalformedAmpBox`
-        where such a change is under way from this side.
-        """
-
-    def resume_receiving(self) -> None:
-        """Take one pause back; after the last, go on with the bytes behind that box.
-
-        Does nothing where the connection is no longer AMP's.
-        """
-
-    def unsent(self) -> int:
-        """Return how many bytes were sent that the network has not taken yet."""
-
-    def give_up(self, error: Exception) -> None:
-        """Abort the connection because of `error`."""
+        """Log an error that was not handled, and close the connection."""
 
 
 class BoxReceiver(Protocol):
-    """What received boxes are given to: a dispatcher, seen from the connection."""
+    """What received boxes are given to: a dispatcher, as a connection sees it.
+
+    It may also have `pause_sending()` and `resume_sending()`, which are called, without arguments, when
+    the connection takes no new questions and when it takes them again.
+    """
 
     def startReceivingBoxes(self, boxSender: BoxSender) -> None:
         """Boxes are about to come; `boxSender` takes those that go back."""
 
     def ampBoxReceived(self, box: AmpBox) -> None:
-        """`box` came. An `AmpError` raised here aborts the connection."""
+        """`box` came. An error that is raised here aborts the connection."""
 
     def stopReceivingBoxes(self, reason: BaseException) -> None:
         """No box comes any more, because of `reason`."""
-
-    def pause_sending(self) -> None:
-        """The connection would rather be sent no new questions for now."""
-
-    def resume_sending(self) -> None:
-        """The connection takes questions again."""
 
 
 _Self = TypeVar("_Self", bound="AmpBox")
@@ -146,8 +112,8 @@ class AmpBox(dict[bytes, bytes]):
         In `version` 2 of AMP, a value may have any length.
 
         Raises `TooLong` for a key of over 255 bytes or, in version 1, a value of over 65,535,
-        `MalformedAmpBox` for an empty key (on the wire it would end the box), and `TypeError` for what
-        is no bytes.
+        `MalformedAmpBox` for an empty key (on the wire it would end the box), and `TypeError` for keys
+        and values that are not bytes.
         """
         parts: list[bytes] = []
         for key, value in sorted(self.items()):
@@ -169,7 +135,7 @@ class AmpBox(dict[bytes, bytes]):
         return b"".join(parts)
 
     def _sendTo(self, boxSender: BoxSender) -> None:
-        """Send the box; subclasses add what is to happen behind its last byte."""
+        """Send the box; subclasses add what is to happen after its last byte."""
         boxSender.sendBox(self)
 
     def __repr__(self) -> str:
@@ -180,7 +146,7 @@ Box = AmpBox
 
 
 def pieces(value: bytes) -> Iterator[bytes]:
-    """Yield what is written for a value in version 2: each piece behind its length."""
+    """Yield what is written for a value in version 2: each piece after its length."""
     for start in range(0, len(value) + 1, MAX_VALUE_LENGTH):
         piece = value[start : start + MAX_VALUE_LENGTH]
         yield len(piece).to_bytes(2, "big")
@@ -188,10 +154,14 @@ def pieces(value: bytes) -> Iterator[bytes]:
 
 
 class QuitBox(AmpBox):
-    """A box that closes the connection behind it."""
+    """A box after which the connection closes."""
 
     __slots__ = ()
 
     def _sendTo(self, boxSender: BoxSender) -> None:
         super()._sendTo(boxSender)
-        boxSender.finish_writing()
+        finish = getattr(boxSender, "finish_writing", None)
+        if finish is not None:
+            finish()
+        else:
+            boxSender.unhandledError(AmpError("the connection ends after this box"))

@@ -103,11 +103,11 @@ def test_an_error_may_become_fatal() -> None:
 @pytest.mark.parametrize(
     ("errors", "error", "match"),
     [
-        ({"KeyError": b"KEY"}, TypeError, "of the command Defined: 'KeyError' is no subclass"),
-        ({KeyError(): b"KEY"}, TypeError, r"KeyError\(\) is no subclass of Exception"),
-        ({int: b"INT"}, TypeError, "<class 'int'> is no subclass of Exception"),
-        ({KeyboardInterrupt: b"STOP"}, TypeError, "KeyboardInterrupt'> is no subclass"),
-        ({asyncio.CancelledError: b"STOP"}, TypeError, "CancelledError'> is no subclass"),
+        ({"KeyError": b"KEY"}, TypeError, "of the command Defined: 'KeyError' is not a subclass"),
+        ({KeyError(): b"KEY"}, TypeError, r"KeyError\(\) is not a subclass of Exception"),
+        ({int: b"INT"}, TypeError, "<class 'int'> is not a subclass of Exception"),
+        ({KeyboardInterrupt: b"STOP"}, TypeError, "KeyboardInterrupt'> is not a subclass"),
+        ({asyncio.CancelledError: b"STOP"}, TypeError, "CancelledError'> is not a subclass"),
         ({KeyError: b"UNHANDLED"}, ValueError, "the code b'UNHANDLED' is one of AMP's own"),
         ({KeyError: "UNHANDLED"}, ValueError, "the code b'UNHANDLED' is one of AMP's own"),
         ({KeyError: 1}, TypeError, "a name is bytes or str, not 1"),

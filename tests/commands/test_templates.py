@@ -27,7 +27,7 @@ names = st.text("aZ09-_%.", min_size=1, max_size=12).map(str.encode).filter(lamb
     st.binary(max_size=300),
 )
 @example({b"%b": b"%d"}, b"%", b"%s%%")
-@example({b"a": bytes(65535), b"b": bytes(256)}, bytes(65535), bytes(65535))
+@example({b"a": bytes(65534), b"b": bytes(256)}, bytes(65534), bytes(65534))
 def test_the_bytes_are_those_of_a_box(values: dict[bytes, bytes], tag: bytes, command: bytes) -> None:
     try:
         schema = Schema([(name, String()) for name in values], "it")
@@ -48,6 +48,13 @@ def test_the_bytes_are_those_of_a_box(values: dict[bytes, bytes], tag: bytes, co
         assert data is not None
         assert data == box.serialize() == twisted_amp.AmpBox(box).serialize()
         assert len(data) + template.overhead == box_cost(box)
+
+
+def test_a_value_that_has_another_piece_in_version_2_needs_a_box() -> None:
+    template = Template.of(Schema([(b"a", String())], "it"), ANSWER)
+    assert template is not None
+    for size, fits in ((65_534, True), (65_535, False), (65_536, False)):
+        assert (template.fill(b"1", {"a": bytes(size)}, 10**6) is not None) is fits
 
 
 class Rough(Argument):

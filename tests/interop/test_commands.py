@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import Any
 
 import pytest
@@ -11,6 +12,18 @@ from .conversations import Conversation, on_unix_too
 
 TEXT = "Grüße: 世界"
 UNKNOWN = "Code<UNKNOWN>: Unknown Error"
+
+
+def assert_alike(asker: str, outcome: Any, twisteds: Any) -> None:
+    """Compare an outcome with Twisted's: after an error without a code, our side goes on.
+
+    It also refers to its log, if the error is its own.
+    """
+    if asker == "twisted" and UNKNOWN in twisteds:
+        kind, text, state = outcome
+        assert re.fullmatch(re.escape(UNKNOWN) + r"( \(reference [0-9a-f]{8}\))?", text)
+        outcome, twisteds = [kind, state], [twisteds[0], "open"]
+    assert outcome == twisteds
 
 
 @on_unix_too
@@ -30,13 +43,13 @@ async def test_errors(
     conversation: Conversation, asker: str, command: str, error: str, outcome: list[str]
 ) -> None:
     arguments = {"error": error, "text": TEXT}
-    assert await conversation.play(asker, "error", command, arguments) == outcome
+    assert_alike(asker, await conversation.play(asker, "error", command, arguments), outcome)
 
 
 @on_unix_too
 async def test_answer_that_does_not_encode(conversation: Conversation, asker: str) -> None:
     outcome = await conversation.play(asker, "error", "Misanswer", {})
-    assert outcome == ["UnknownRemoteError", UNKNOWN, "lost"]
+    assert_alike(asker, outcome, ["UnknownRemoteError", UNKNOWN, "lost"])
 
 
 @on_unix_too
@@ -58,7 +71,7 @@ async def test_unhandled(conversation: Conversation, asker: str) -> None:
 async def test_without_a_definition(
     conversation: Conversation, asker: str, command: str, arguments: dict[str, str], outcome: Any
 ) -> None:
-    assert await conversation.play(asker, "by_name", command, arguments) == outcome
+    assert_alike(asker, await conversation.play(asker, "by_name", command, arguments), outcome)
 
 
 @on_unix_too

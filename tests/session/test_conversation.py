@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from contextlib import suppress
 from typing import Any
 
@@ -19,8 +20,10 @@ from support import (
     Wait,
     connected,
     listening,
+    on_transport,
     raw_client,
     reach,
+    turns,
 )
 
 from amp_asyncio import (
@@ -37,6 +40,7 @@ from amp_asyncio import (
     String,
     TooLong,
     UnhandledCommand,
+    Unicode,
     UnknownRemoteError,
     connect,
     parseString,
@@ -234,14 +238,22 @@ async def test_an_unknown_error_is_logged_here_and_no_detail_goes_there(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async with connected(Patient) as (server, client):
+        waiting = client.callRemote(Wait, name="x")
+        await server.started.get()
         server.failure = OSError("the password is swordfish")
         with pytest.raises(UnknownRemoteError) as caught:
             await client.callRemote(Explode)
         assert "swordfish" not in str(caught.value)
-        await client.wait_closed()
+        server.let("x")
+        assert await waiting == {"name": "x"}, "the other calls go on"
+        assert await client.callRemote(Sum, a=1, b=1) == {"total": 2}
     record = next(record for record in caplog.records if record.exc_info)
     assert record.name == "amp_asyncio"
     assert "swordfish" in str(record.exc_info)
+    told = next(record for record in caplog.records if record.levelno == logging.WARNING)
+    references = re.findall(r"reference ([0-9a-f]{8})\b", record.getMessage() + told.getMessage())
+    assert references == 2 * [references[0]], "both logs carry the same reference"
+    assert references[0] in str(caught.value)
 
 
 async def test_an_unknown_error_of_somebody_elses_answer_is_not_passed_on() -> None:
@@ -252,25 +264,30 @@ async def test_an_unknown_error_of_somebody_elses_answer_is_not_passed_on() -> N
         assert "detail" not in str(caught.value)
 
 
-async def test_close_on_unknown_error_can_be_turned_off(caplog: pytest.LogCaptureFixture) -> None:
-    class Lenient(Patient):
-        closeOnUnknownError = False
+@pytest.mark.parametrize("answered", [False, True])
+async def test_close_on_unknown_error_can_be_turned_on(
+    answered: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Strict(Patient):
+        closeOnUnknownError = True
 
     class Quiet(Explode):
         commandName = b"Explode"
         requiresAnswer = False
 
-    async with connected(Lenient) as (server, client):
+    async with connected(Strict) as (server, client):
         server.failure = OSError()
-        with pytest.raises(UnknownRemoteError):
-            await client.callRemote(Explode)
-        await client.callRemote(Quiet)
-        assert await client.callRemote(Sum, a=1, b=1) == {"total": 2}
-    assert sum(record.exc_info is not None for record in caplog.records) == 2
+        if answered:
+            with pytest.raises(UnknownRemoteError):
+                await client.callRemote(Explode)
+        else:
+            await client.callRemote(Quiet)
+        await client.wait_closed()
+    assert sum(record.exc_info is not None for record in caplog.records) == 1
 
 
 @pytest.mark.parametrize(
-    ("failure", "closes"), [(KeyError(), False), (EOFError(), True), (OSError(), True)]
+    ("failure", "closes"), [(KeyError(), False), (EOFError(), True), (OSError(), False)]
 )
 async def test_a_failure_that_nobody_asked_for_is_logged(
     failure: Exception, closes: bool, caplog: pytest.LogCaptureFixture
@@ -337,7 +354,6 @@ async def test_arguments_that_do_not_parse_are_an_unknown_error(
     async with connected() as (_, client):
         with pytest.raises(RemoteAmpError, match="UNKNOWN"):
             await client.callRemoteString("Sum", a=b"1_0", b=b"1")
-        await client.wait_closed()
     (record,) = caplog.records
     assert "the command Sum: b'a' is b'1_0'" in record.getMessage()
     assert record.exc_info is None, "it is no error of ours"
@@ -523,7 +539,7 @@ async def test_a_second_answer_to_one_question_aborts(caplog: pytest.LogCaptureF
         async with connect(*server.sockets[0].getsockname()) as client:
             assert await client.callRemote(Sum, a=1, b=1) == {"total": 2}
             await client.wait_closed()
-    assert "no open question" in caplog.text
+    assert "not an open question" in caplog.text
 
 
 # --- endings ---
@@ -558,7 +574,7 @@ async def test_a_command_that_quits_among_those_that_wait() -> None:
                 await question
 
 
-async def test_a_lost_connection_fails_the_questions_and_lets_the_responders_finish() -> None:
+async def test_a_lost_connection_fails_the_questions() -> None:
     async with connected(Patient) as (server, client):
         answers = [client.callRemote(Wait, name=name) for name in "ab"]
         for _ in answers:
@@ -570,10 +586,133 @@ async def test_a_lost_connection_fails_the_questions_and_lets_the_responders_fin
         assert isinstance(errors[0], ConnectionError)
         with pytest.raises(ConnectionLost):
             await client.callRemote(Sum, a=1, b=1)
-        for name in "ab":
-            server.gate(name).set_result(None)
+        server.abort()  # Over TCP, it is not told that its peer has not only half-closed.
+
+
+class Poll(Command):
+    arguments = [(b"name", Unicode())]
+
+
+class Finish(Poll):
+    cancellable = False
+
+
+class Report(Poll):
+    requiresAnswer = False
+
+
+class Polled(Math):
+    """Says what becomes of its responders, which wait until the test lets them go on."""
+
+    def __init__(self) -> None:
+        self.began: asyncio.Queue[str] = asyncio.Queue()
+        self.ended: asyncio.Queue[str] = asyncio.Queue()
+        self.gate = asyncio.Event()
+
+    @Poll.responder
+    @Finish.responder
+    @Report.responder
+    async def poll(self, name: str) -> None:
+        self.began.put_nowait(name)
+        try:
+            await self.gate.wait()
+        except asyncio.CancelledError:
+            self.ended.put_nowait(f"{name} cancelled")
+            raise
+        self.ended.put_nowait(f"{name} done")
+
+
+class Lasting(Polled):
+    cancellable = False
+
+
+class Both(Lasting):
+    class Stop(Poll):
+        cancellable = True
+
+    stop = Stop.responder(Polled.poll)
+
+
+async def test_a_loss_cancels_those_whose_answers_are_not_wanted_any_more(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.DEBUG, "amp_asyncio")
+    async with connected(Polled) as (server, client):
+        for command, name in ((Poll, "poll"), (Finish, "finish"), (Report, "report")):
+            client.callRemote(command, name=name).add_done_callback(asyncio.Future.exception)
+            assert await server.began.get() == name
+        server.abort()
         await server.wait_closed()
-        assert sorted(server.finished) == ["a", "b"]
+        assert await server.ended.get() == "poll cancelled"
+        server.gate.set()
+        assert sorted([await server.ended.get(), await server.ended.get()]) == [
+            "finish done",
+            "report done",
+        ]
+    quiet = [record for record in caplog.records if "was cancelled" in record.getMessage()]
+    assert [record.levelno for record in quiet] == [logging.DEBUG]
+    assert not [record for record in caplog.records if record.levelno > logging.INFO]
+
+
+async def test_a_class_may_say_that_its_responders_are_not_cancelled() -> None:
+    async with connected(Lasting) as (server, client):
+        client.callRemote(Poll, name="poll").add_done_callback(asyncio.Future.exception)
+        await server.began.get()
+        server.abort()
+        await server.wait_closed()
+        server.gate.set()
+        assert await server.ended.get() == "poll done"
+
+
+async def test_a_command_may_say_otherwise_than_its_class() -> None:
+    async with connected(Both) as (server, client):
+        client.callRemote(Both.Stop, name="stop").add_done_callback(asyncio.Future.exception)
+        await server.began.get()
+        server.abort()
+        assert await server.ended.get() == "stop cancelled"
+
+
+async def test_a_future_that_a_responder_returns_is_not_cancelled_with_it() -> None:
+    shared: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    asked = asyncio.Event()
+
+    class Sharing(AMP):
+        @Poll.responder
+        def poll(self, name: str) -> Any:
+            asked.set()
+            return shared
+
+    async with connected(Sharing) as (server, client):
+        client.callRemote(Poll, name="x").add_done_callback(asyncio.Future.exception)
+        await asked.wait()
+        server.abort()
+        await server.wait_closed()
+        await turns()
+        assert not shared.done()
+        shared.set_result(None)
+
+
+async def test_a_responder_that_fails_because_its_connection_is_lost_is_quiet(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    tasks: list[Any] = []
+
+    class Back(AMP):
+        cancellable = False
+
+        @Poll.responder
+        async def poll(self, name: str) -> None:
+            tasks.append(asyncio.current_task())
+            await self.callRemote(Wait, name=name)
+
+    async with connected(Back, Patient) as (server, client):
+        client.callRemote(Poll, name="x").add_done_callback(asyncio.Future.exception)
+        await client.started.get()
+        server.abort()
+        client.abort()
+        await server.wait_closed()
+        await asyncio.wait(tasks)
+    assert not caplog.records
 
 
 async def test_a_peer_that_half_closes_gets_its_answers() -> None:
@@ -702,9 +841,7 @@ async def test_several_responders_may_close_their_connection(inside: bool) -> No
         await asyncio.wait(tasks)
 
 
-async def test_an_answer_that_cannot_be_taken_ends_the_connection() -> None:
-    """As where it, or its error, becomes an exception that no future takes."""
-
+async def test_an_error_that_no_future_can_raise() -> None:
     class Sly(Exception):
         def __new__(cls, text: str) -> Any:
             return StopIteration(text)
@@ -717,24 +854,11 @@ async def test_an_answer_that_cannot_be_taken_ends_the_connection() -> None:
         def parseResponse(cls, box: Any, proto: Any) -> Any:
             raise StopIteration("odd")
 
-    for divisor in (0, 1):
-        async with connected() as (_, client):
-            with pytest.raises(ConnectionLost, match="could not be taken.*StopIteration"):
-                await client.callRemote(Odd, a=1, b=divisor)
-            await client.wait_closed()
-
-
-async def test_an_answer_that_cannot_be_dropped_ends_the_connection() -> None:
-    class Odd(Divide):
-        commandName = b"Divide"
-
-        # (A hook of the package's own: no public one fails for an answer that was cancelled.)
-        def _answered(self, *arguments: Any) -> None:
-            raise RuntimeError("odd")
-
     async with connected() as (_, client):
-        client.callRemote(Odd, a=1, b=1).cancel()
-        await client.wait_closed()
+        for divisor in (0, 1):
+            with pytest.raises(RuntimeError, match="StopIteration"):
+                await client.callRemote(Odd, a=1, b=divisor)
+        assert await client.callRemote(Sum, a=1, b=1) == {"total": 2}, "the connection goes on"
 
 
 async def test_server_close_lets_each_connection_finish() -> None:
@@ -793,3 +917,18 @@ async def test_the_log_tells_of_connections_and_boxes(caplog: pytest.LogCaptureF
     assert "connection lost" in caplog.text
     assert "received {b'_answer': b'1'" in caplog.text
     assert max(map(len, caplog.text.splitlines())) < 400
+
+
+async def test_a_responder_that_is_cancelled_before_it_has_begun() -> None:
+    """The peer is told; and no coroutine is left that was never awaited, which would be a warning."""
+    amp, transport = on_transport(Patient)
+    others = asyncio.all_tasks()
+    amp.data_received(AmpBox(_command=b"Wait", _ask=b"1", name=b"x").serialize())
+    for task in asyncio.all_tasks() - others:
+        task.cancel()
+    await transport.until(lambda: transport.written)
+    (box,) = transport.boxes()
+    assert box[b"_error_code"] == b"UNKNOWN"
+    amp.data_received(AmpBox(_command=b"Wait", _ask=b"2", name=b"x").serialize())
+    amp.connection_lost(None)
+    await turns()

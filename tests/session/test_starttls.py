@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes import Recorder, Transport
+from fakes import Recorder, Sender, Transport
 from pki import issue
 from support import Divide, Echo, Math, Sum, Switching, SwitchTo, connected, on_transport, raw_client
 
 from amp_asyncio import (
     AMP,
     AmpBox,
+    BoxDispatcher,
     Command,
     ConnectionLost,
     Integer,
@@ -329,10 +330,13 @@ async def test_an_answer_that_does_not_parse_ends_the_connection(cancelled: bool
 
 
 async def test_a_sender_of_boxes_that_is_no_connection() -> None:
-    async with connected() as (_, client):
-        client.boxSender = object()  # type: ignore[assignment]
-        with pytest.raises(TypeError, match="such as AMP"):
-            client.callRemote(StartTLS)
+    dispatcher = BoxDispatcher(Math())
+    sender = Sender()
+    dispatcher.startReceivingBoxes(sender)
+    with pytest.raises(TypeError, match="such as AMP can be changed, not the sender"):
+        dispatcher.callRemote(StartTLS)
+    dispatcher.ampBoxReceived(AmpBox(_command=b"StartTLS", _ask=b"1"))
+    assert [box.get(b"_error_code") for box in sender.sent] == [b"UNKNOWN"]
 
 
 # --- what is on the wire ---

@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from fakes import BufferedRecorder, Notes, Recorder, Transport
+from fakes import BufferedRecorder, Notes, Recorder, Sender, Transport
 from support import (
     Echo,
     Explode,
@@ -30,6 +30,7 @@ from support import (
 from amp_asyncio import (
     AMP,
     AmpBox,
+    BoxDispatcher,
     ConnectionLost,
     ProtocolSwitchCommand,
     ProtocolSwitched,
@@ -302,9 +303,12 @@ async def test_a_new_protocol_that_raises_when_it_takes_over(
     if side == "client":
         switched = amp.callRemote(SwitchTo, Broken, name="x")
     else:
+        amp.gate = asyncio.Event()
         amp.data_received(switch_box() + b"data")
     if when == "eof_received":
         amp.eof_received()
+    if side == "server":
+        amp.gate.set()
     if side == "client":
         amp.data_received(ACK + b"data")
         assert await switched == {}
@@ -458,16 +462,18 @@ async def test_a_responder_that_returns_no_protocol(
         with pytest.raises(Exception, match="Unknown Error"):
             await client.callRemote(SwitchTo, Recorder, name="x")
         assert await client.callRemote(Sum, a=1, b=1) == {"total": 2}
-    assert "is no asyncio.BaseProtocol" in caplog.text
+    assert "is not an asyncio.BaseProtocol" in caplog.text
 
 
 async def test_what_cannot_be_switched() -> None:
     async with connected(Switching, AMP) as (_, client):
-        with pytest.raises(TypeError, match="no factory"):
+        with pytest.raises(TypeError, match="not a factory"):
             client.callRemote(SwitchTo, None, name="x")
-        client.boxSender = object()  # type: ignore[assignment]
-        with pytest.raises(TypeError, match="can be switched"):
-            client.callRemote(SwitchTo, Recorder, name="x")
+        await client.close()
+    dispatcher = BoxDispatcher(Math())
+    dispatcher.startReceivingBoxes(Sender())
+    with pytest.raises(TypeError, match="such as AMP can be changed, not the sender"):
+        dispatcher.callRemote(SwitchTo, Recorder, name="x")
 
 
 async def test_the_garbage_collector_frees_the_old_objects() -> None:

@@ -1,0 +1,109 @@
+"""Definitions: what a session needs of a command, decided once, when the command is defined.
+
+A command's class belongs to its user, who may give it any attribute. So what this package keeps about
+it is in an object of its own, under one reserved name, `Command.__amp__`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from ..errors import RemoteAmpError, UnhandledCommand, UnknownRemoteError
+from ..wire.boxes import UNHANDLED_ERROR_CODE, Box
+
+if TYPE_CHECKING:
+    from .command import Command
+    from .schemas import Schema
+    from .templates import Template
+
+__all__ = ["PROTOCOL_ERRORS", "ByName", "Definition", "raisable"]
+
+#: The errors of AMP itself: any command may fail with them, and none may declare their codes.
+PROTOCOL_ERRORS: dict[bytes, type[Exception]] = {UNHANDLED_ERROR_CODE: UnhandledCommand}
+
+
+def raisable(error: Exception) -> Exception:
+    """Return `error`, or one in its place if no future can raise it."""
+    if not isinstance(error, StopIteration):
+        return error
+    other = RuntimeError(repr(error))
+    other.__cause__ = error
+    return other
+
+
+class ByName:
+    """What takes the answer to a question that was asked by the command's name alone.
+
+    The session calls one of the two methods, once, as soon as the answer comes: the bytes after the
+    answer have not been looked at yet. `session` is the one that asked.
+    """
+
+    __slots__ = ()
+
+    def answered(self, box: Box, session: Any, future: Any) -> None:
+        """Resolve `future`, unless it was cancelled, with what `box` says."""
+        if not future.done():
+            future.set_result(box)
+
+    def failed(self, error: RemoteAmpError, session: Any, future: Any) -> None:
+        """Fail `future`, unless it was cancelled, with the exception that `error` stands for."""
+        if not future.done():
+            future.set_exception(raisable(self.translated(error)))
+
+    def translated(self, error: RemoteAmpError) -> Exception:
+        """Return the exception that an error box means."""
+        protocol_error = PROTOCOL_ERRORS.get(error.errorCode)
+        return error if protocol_error is None else protocol_error(error.description)
+
+
+class Definition(ByName):
+    """What is known of a command from its definition.
+
+    Attributes:
+        arguments: the schema of a question, and `response` that of its answer.
+        template: how a question is written without a box; None if a box is needed.
+        response_template: the same for an answer.
+        declared: the errors that the class itself declares: their codes, and whether they are fatal.
+    """
+
+    __slots__ = (
+        "_command",
+        "arguments",
+        "declared",
+        "response",
+        "response_template",
+        "template",
+    )
+
+    def __init__(self, command: type[Command], arguments: Schema, response: Schema) -> None:
+        self._command = command
+        self.arguments = arguments
+        self.response = response
+        self.template: Template | None = None
+        self.response_template: Template | None = None
+        self.declared: dict[type[Exception], tuple[bytes, bool]] = {}
+
+    def answered(self, box: Box, session: Any, future: Any) -> None:
+        if future.done():
+            self.response.discard(box, session.owner)
+            return
+        try:
+            answer = self._command.parseResponse(box, session.owner)
+        except Exception as error:
+            future.set_exception(raisable(error))
+        else:
+            future.set_result(answer)
+
+    def translated(self, error: RemoteAmpError) -> Exception:
+        exception = super().translated(error)
+        if exception is not error:
+            return exception
+        declared = self._command.reverseErrors.get(error.errorCode, UnknownRemoteError)
+        # An exception whose constructor takes more than a text is made without its constructor. If even
+        # that fails, the caller gets what came.
+        for make in (declared, partial(declared.__new__, declared)):
+            with contextlib.suppress(Exception):
+                return make(error.description)
+        return error

@@ -1,0 +1,135 @@
+"""Changing a connection: TLS on top of its transport, or another protocol in its own place.
+
+Both need the same of the connection: that nothing more is written until the change is done or refused,
+that no byte after the last box is looked at, and that those bytes go to whom they belong. When a change
+is due is decided in `session/changes.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING, cast
+
+from ..errors import ConnectionLost, ProtocolSwitched
+from ..session.life import Event, State
+from ..tls.failures import certificate_error
+from ..transports.adoption import native_transport
+from ..transports.feeding import feed
+from ..transports.securing import secured
+from ..transports.unix import DescriptorTransport
+
+if TYPE_CHECKING:
+    from ..session.outlets import TLSTerms
+    from .connection import Connection
+
+__all__ = ["secure", "switch"]
+
+logger = logging.getLogger("amp_asyncio")
+
+
+def secure(connection: Connection, terms: TLSTerms, done: Callable[[Exception | None], None]) -> None:
+    """Begin a TLS handshake, now that the last byte in the clear was written and read.
+
+    `done` is called with None when the connection is secured, and with the error otherwise.
+    """
+    early = connection.inbox.take_rest()
+    # TLS has the transport's bytes from now on, but asyncio gives it them only a turn later.
+    connection.read(False)
+
+    def shaken(shaking: asyncio.Task[asyncio.Transport]) -> None:
+        failure: Exception | None = None
+        if shaking.cancelled():
+            failure = ConnectionLost("the TLS handshake was cancelled")
+        elif (error := shaking.exception()) is not None:
+            failure = certificate_error(error) or ConnectionLost(
+                f"the TLS handshake failed: {str(error) or type(error).__name__}"
+            )
+            failure.__cause__ = failure.__cause__ or error
+        if failure is None:
+            connection.host_certificate = terms.certificate
+            done(None)
+            _go_on(connection, shaking.result())
+        else:
+            # Whether asyncio tells a protocol of the loss depends on how far the handshake was.
+            transport = connection.transport
+            connection.error = connection.error or failure
+            logger.warning("%r: closing the connection: %s", connection, failure)
+            connection.lose(failure)
+            if transport is not None:
+                transport.close()
+            done(failure)
+
+    connection.loop.create_task(_handshake(connection, terms, early)).add_done_callback(shaken)
+
+
+async def _handshake(connection: Connection, terms: TLSTerms, early: bytes) -> asyncio.Transport:
+    """Return the secured transport; `early` is what was read already, and belongs to TLS."""
+    if isinstance(connection.transport, DescriptorTransport):
+        connection.transport.set_write_buffer_limits(0)  # It is congested until all is written.
+    # A TLS layer that begins on a full buffer may not notice when it empties.
+    await connection.outbox.room()
+    raw = connection.transport
+    if raw is None or raw.is_closing():
+        raise ConnectionLost("the connection was closed before the TLS handshake")
+    if isinstance(raw, DescriptorTransport):
+        raw, more = await native_transport(raw)  # The TLS of the event loop takes no other.
+        connection.transport = raw
+        early += more
+    transport = await secured(
+        raw,
+        connection,
+        terms.context,
+        early,
+        server_side=terms.server_side,
+        server_hostname=terms.hostname,
+    )
+    if transport.is_closing():
+        raise ConnectionLost("the connection was lost during the TLS handshake")
+    return transport
+
+
+def _go_on(connection: Connection, transport: asyncio.Transport) -> None:
+    """Go on over TLS: `transport` is on top of the old one, and its own buffer is empty."""
+    if connection.state is not State.CHANGING:
+        transport.abort()
+        return
+    connection.transport = transport
+    logger.info("%r: secured by TLS", connection)
+    connection.outbox.open(transport, connection.loop.call_soon)
+    connection.settle(secured=True)
+
+
+def switch(connection: Connection, inner: asyncio.BaseProtocol) -> None:
+    """Hand the transport over to `inner`, with the bytes after the last box.
+
+    What `inner` raises meanwhile aborts the connection, which is its own from here on.
+    """
+    transport, outbox = connection.transport, connection.outbox
+    assert transport is not None, "the answer that switches comes, or goes, over the transport"
+    connection.happen(Event.SWITCHED)
+    reason = ProtocolSwitched(f"the connection was handed over to {inner!r}")
+    outbox.close(reason)
+    rest = connection.inbox.take_rest()
+    connection.read(True)
+    logger.info("%r: handed over to %r", connection, inner)
+    connection.inner = inner
+    transport.set_protocol(inner)
+    connection.leave(reason, keep_backlog=False)
+    try:
+        inner.connection_made(transport)
+        if outbox.exchange is not None:
+            outbox.exchange.hand_over(getattr(inner, "descriptor_received", None))
+        if outbox.congested:
+            inner.pause_writing()
+        feed(inner, rest)
+        if connection.peer_finished and not cast(asyncio.Protocol, inner).eof_received():
+            transport.close()
+    except Exception:
+        logger.exception("%r failed when it was handed the connection", inner)
+        transport.abort()
+    finally:
+        if outbox.exchange is not None:
+            outbox.exchange.close()
+        connection.forget()

@@ -1,0 +1,400 @@
+"""The connection: the `asyncio.Protocol` between a transport and a session.
+
+It tells both sides of the beginning and the end, and of what happens in between. What comes is in
+`inbox.py`, what is sent in `session/outbox.py`, and the states in `session/life.py`. How it starts, how
+it becomes TLS or another protocol, and how it ends is in `starting.py`, `changing.py` and `ending.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+from ..commands.exchange import Exchange
+from ..errors import AmpError, ConnectionLost, MalformedAmpBox
+from ..limits import Limits
+from ..session.life import Event, Pause, State, following
+from ..session.outbox import Outbox
+from ..session.receivers import Receiver
+from ..tls.failures import certificate_error
+from ..wire.boxes import AmpBox
+from . import changing
+from .ending import Linger, PeerEnd
+from .inbox import Inbox
+
+if TYPE_CHECKING:
+    from ..session.outlets import TLSTerms
+    from ..tls.certificates import PrivateCertificate
+
+__all__ = ["Connection"]
+
+logger = logging.getLogger("amp_asyncio")
+
+_ENDED: Final[frozenset[State]] = frozenset((State.LOST, State.SWITCHED))
+
+
+class Connection(asyncio.Protocol):
+    """One connection of `owner`, which is the object that people see.
+
+    Attributes:
+        owner: what gets the hooks; None once the connection is gone.
+        receiver: what the boxes are given to.
+        state: what the connection is at the moment.
+        inbox: what comes.
+        outbox: what is sent.
+        transport: the transport; None before there is one, and once it is gone or handed over.
+        inner: the protocol that the transport was handed over to, or None.
+        host_certificate: what this side presented when StartTLS was done, or None.
+        limits: how much it may take.
+        where: the addresses of both ends, which the transport forgets before its loss is logged.
+        adopts: whether the owner may put another transport in place of the one that it was given.
+        filters: whether the owner's class overrides what is done for each piece of the stream.
+        intercepts: whether it overrides what is done for each box that is sent.
+        securing: whether the change that is under way is StartTLS.
+        peer_finished: whether the peer has closed its side.
+        error: what ended the connection, if it is known better than the transport knows it.
+        loop: the event loop, once there is a connection.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_class",
+        "_closed",
+        "_finish_when_settled",
+        "_linger",
+        "_peer_end",
+        "adopts",
+        "error",
+        "filters",
+        "host_certificate",
+        "inbox",
+        "inner",
+        "intercepts",
+        "limits",
+        "loop",
+        "outbox",
+        "owner",
+        "peer_finished",
+        "receiver",
+        "securing",
+        "state",
+        "transport",
+        "where",
+    )
+
+    owner: Any
+    loop: asyncio.AbstractEventLoop
+    receiver: Receiver
+
+    def __init__(self, owner: Any) -> None:
+        self.owner = owner
+        self.state = State.CONNECTING
+        self.outbox = Outbox()
+        self.inbox = Inbox(self)
+        self.limits = _NO_LIMITS
+        self.transport: asyncio.Transport | None = None
+        self.inner: asyncio.BaseProtocol | None = None
+        self.host_certificate: PrivateCertificate | None = None
+        self.securing = self.peer_finished = False
+        self.error: Exception | None = None
+        self._class = type(owner)
+        self.where = "not connected"
+        self.adopts = self.filters = self.intercepts = False
+        self._finish_when_settled = False
+        self._closed: asyncio.Event | None = None  # Made when somebody waits for the end.
+        self._linger: Linger | None = None
+        self._peer_end: PeerEnd | None = None
+
+    def happen(self, event: Event) -> None:
+        """Change the state; nothing else does. `RuntimeError` if that cannot happen."""
+        self.state = following(self.state, event)
+
+    def _hook(self, name: str, *arguments: Any) -> None:
+        """Tell the owner what has happened; an error is its own, and changes nothing here."""
+        if self.owner is not None:
+            try:
+                getattr(self.owner, name)(*arguments)
+            except Exception:
+                logger.exception("%r: %s() failed", self, name)
+
+    # --- what comes ---
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes of the stream; the owner's class may have a filter for them."""
+        if self.filters and self.owner is not None:
+            self.owner.data_received(data)
+        else:
+            self.inbox.receive(data)
+
+    def pause_reading(self, reason: Pause) -> None:
+        """Give out no box after the one that was given out last."""
+        self.inbox.pause(reason)
+
+    def resume_reading(self, reason: Pause) -> None:
+        """Take a reason to pause back; after the last one, go on with the bytes after that box."""
+        self.inbox.resume(reason)
+
+    def read(self, go_on: bool) -> None:
+        """Have the transport read, or not."""
+        transport = self.transport
+        if transport is None or transport.is_closing() or transport.is_reading() is go_on:
+            return
+        if go_on:
+            transport.resume_reading()
+        else:
+            transport.pause_reading()
+
+    def descriptor_received(self, descriptor: int) -> None:
+        """Keep a descriptor for the box that will name it; too many of them abort the connection."""
+        if self.inbox.is_over():
+            os.close(descriptor)
+            return
+        if self.outbox.exchange is None:
+            self.outbox.exchange = Exchange()
+        try:
+            self.outbox.exchange.receive(descriptor)
+        except ConnectionLost as error:
+            self.give_up(error)
+
+    # --- what goes out ---
+
+    @property
+    def takes_bytes(self) -> bool:
+        """Whether a plain box may be sent as bytes: nobody looks at the boxes that go out."""
+        return self.outbox.log_as is None and not self.intercepts
+
+    def post(self, box: AmpBox) -> None:
+        """Send a box; the owner's class may want to see it."""
+        if self.intercepts and self.owner is not None:
+            self.owner.sendBox(box)
+        else:
+            self.outbox.send_box(box)
+
+    def pause_writing(self) -> None:
+        """Take no more questions for now: the transport's buffer is full."""
+        self.congest()
+        self._hook("pause_writing")
+
+    def congest(self) -> None:
+        """Do what `pause_writing` does, without the hook."""
+        if not self.outbox.congested:
+            self.outbox.congested = True
+            if self.state in (State.OPEN, State.CHANGING):
+                self.receiver.hold()
+
+    def resume_writing(self) -> None:
+        """Take questions again: the transport takes more."""
+        self.relieve()
+        self._hook("resume_writing")
+
+    def relieve(self) -> None:
+        """Do what `resume_writing` does, without the hook."""
+        if self.outbox.congested:
+            self.outbox.relieve()
+            self.release()
+
+    def release(self) -> None:
+        """Let questions go out again, if nothing speaks against it."""
+        if not self.outbox.congested and self.state is State.OPEN:
+            self.receiver.release()
+
+    # --- changing into something else ---
+
+    @property
+    def locked(self) -> bool:
+        """Whether a change was begun by a box of ours, and is not done yet."""
+        return self.state is State.CHANGING
+
+    @property
+    def secured(self) -> bool:
+        """Whether the connection has TLS, or is about to."""
+        transport = self.transport
+        has_tls = transport is not None and transport.get_extra_info("sslcontext") is not None
+        return has_tls or self.securing
+
+    @property
+    def over_pipes(self) -> bool:
+        """Whether there is no socket, without which `loop.start_tls` cannot do anything."""
+        return self.transport is not None and self.transport.get_extra_info("pipe") is not None
+
+    def lock(self, securing: bool) -> None:
+        """Write what was sent, and keep all later boxes until the change is done or refused."""
+        self.happen(Event.CHANGE)
+        self.securing = securing
+        self.outbox.lock(securing)
+        self.receiver.hold()
+
+    def settle(self, secured: bool = False) -> None:
+        """Send the boxes that were kept, in order, and go on: secured by TLS, or not, if refused."""
+        self.happen(Event.SETTLED)
+        self.securing = False
+        if self.state is not State.OPEN:
+            return
+        self.outbox.unlock()
+        if secured:
+            # Before the questions that waited are sent: one of them may be the next change.
+            self.resume_reading(Pause.TAKEN)
+        if self._finish_when_settled:
+            self.finish_writing()
+        else:
+            self.release()
+
+    def secure(self, terms: TLSTerms, done: Callable[[Exception | None], None]) -> None:
+        """Begin a TLS handshake: the bytes after the last box belong to TLS.
+
+        `done` is called with None when the connection is secured, and with the error otherwise.
+        """
+        changing.secure(self, terms, done)
+
+    def switch(self, inner: asyncio.BaseProtocol) -> None:
+        """Hand the transport, and the bytes after the last box, to `inner`."""
+        changing.switch(self, inner)
+
+    # --- the peer's end ---
+
+    def eof_received(self) -> bool:
+        """Note that the peer sends no more; return whether the connection stays open."""
+        stays_open = self.peer_ended()
+        self._hook("eof_received")
+        return stays_open
+
+    def peer_ended(self) -> bool:
+        """Do what `eof_received` does, without the hook.
+
+        The commands that came before the end are answered, then the connection closes. Our own
+        questions fail, because no answer can come. Over TLS, which cannot be closed on one side alone,
+        the connection closes at once.
+        """
+        transport = self.transport
+        in_use = self.state in (State.OPEN, State.CHANGING)
+        if in_use and not self.peer_finished and transport is not None:
+            self.peer_finished = True
+            if self.state is State.OPEN and transport.can_write_eof() and self.receiver.is_session:
+                self._peer_end = PeerEnd(self, self.limits.eof_timeout)
+            self.inbox.when_given_out(self._boxes_ended)
+        return self._peer_end is not None and self.state is State.OPEN
+
+    def _boxes_ended(self) -> None:
+        """Go on after the last box: nothing but the end of the stream is left."""
+        if self.inbox.in_box and self.error is None:
+            self.error = MalformedAmpBox("the peer ended the connection in the middle of a box")
+            logger.warning("%r: %s", self, self.error)
+        if self._peer_end is not None and self.state is State.OPEN:
+            why = f": {self.error}" if self.error else ""
+            reason = ConnectionLost(f"the peer closed its side of the connection{why}")
+            reason.__cause__ = self.error
+            self.receiver.peer_finished(reason)
+        else:
+            self.outbox.flush()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End, when all that came before the loss was given out."""
+        if self.state in (State.OPEN, State.CHANGING) and self.inbox.only_waits():
+            self.happen(Event.ENDED)
+            self.outbox.close(ConnectionLost("the connection is closed"))
+            self.inbox.drain(lambda: self.lose(exc))
+        elif self.state is not State.DRAINING:
+            self.lose(exc)
+
+    def lose(self, exc: Exception | None) -> None:
+        """Tell everybody who waits for something that the connection is gone."""
+        if self.state in _ENDED:
+            return  # A handshake that failed, or a switch, was told before.
+        aborted = self.state is State.FINISHING
+        cause = self.error or certificate_error(exc) or exc
+        self.happen(Event.LOST)
+        logger.info("%r: connection lost%s", self, f": {cause}" if cause else "")
+        reason = ConnectionLost(f"the connection was lost: {cause or 'it was closed'}")
+        reason.__cause__ = cause
+        self.outbox.close(ConnectionLost("the connection is closed"))
+        if self.outbox.exchange is not None:
+            self.outbox.exchange.close()
+        self.leave(reason, keep_backlog=not aborted)
+        self._hook("connection_lost", exc)
+        self.forget()
+
+    def leave(self, reason: AmpError, keep_backlog: bool) -> None:
+        """Let go of the transport, which is gone or belongs to another protocol, and tell why."""
+        started = self.transport is not None
+        self.transport = None
+        self.stop_reading()
+        if started:
+            self.receiver.end(reason, keep_backlog)
+        if self._closed is not None:
+            self._closed.set()
+
+    def stop_reading(self) -> None:
+        """Drop what still comes."""
+        self.inbox.close()
+        for timer in (self._linger, self.inbox.silence, self._peer_end):
+            if timer is not None:
+                timer.cancel()
+
+    def forget(self) -> None:
+        """Forget the owner, so that it goes as soon as nobody else has it."""
+        self.owner = None
+        if hasattr(self, "receiver"):  # It has none before it starts.
+            self.receiver.forget()
+
+    # --- our own end ---
+
+    def finish_writing(self) -> None:
+        """Write what was sent, then close; what still comes is not looked at.
+
+        A peer that does not take it all within ten seconds loses the rest. Does nothing if this was
+        done before.
+        """
+        if self.transport is None:
+            return
+        if self.state is State.CHANGING:
+            if not self._finish_when_settled:
+                self._finish_when_settled = True
+                self._linger = Linger.until_settled(self)
+        elif self.state is State.OPEN:
+            self.outbox.flush()
+            self._finish()
+            # Unread bytes would make the kernel reset the connection, and TLS could not say goodbye.
+            self.read(True)
+            self._linger = Linger.after_last_byte(self, self.transport)
+
+    def _finish(self) -> None:
+        self.happen(Event.FINISH)
+        self.outbox.close(ConnectionLost("the connection is closed"))
+        self.stop_reading()
+
+    def abort(self) -> None:
+        """Close the connection now, or as soon as it is made; what was not written yet is lost."""
+        if self.state is State.DRAINING:
+            self.lose(None)
+        elif self.state not in _ENDED:
+            self._finish()
+            if self.transport is not None:
+                self.transport.abort()
+
+    def give_up(self, error: Exception) -> None:
+        """Abort the connection because of `error`."""
+        if self.state not in _ENDED:
+            self.error = error
+            logger.warning("%r: aborting the connection: %s", self, error)
+            self.abort()
+
+    def is_busy(self) -> bool:
+        """Return whether there is work under way, so that silence means nothing."""
+        return bool(self.inbox.pauses) or self.receiver.is_busy()
+
+    async def wait_closed(self) -> None:
+        """Wait until the connection is gone; cancelling this only ends the wait."""
+        if self.transport is not None:
+            if self._closed is None:
+                self._closed = asyncio.Event()
+            await self._closed.wait()
+
+    def __repr__(self) -> str:
+        return f"<{self._class.__name__} {self.where}>"
+
+
+# What a connection has before there is a transport.
+_NO_LIMITS: Final = Limits()

@@ -1,0 +1,159 @@
+"""The end of a connection: who is given how long.
+
+A connection that is closed while its peer still sends would be reset by the kernel, and what the peer
+has not read yet would be lost. So ours stops writing, waits for the peer to do the same, and closes
+then (`Linger`). A peer that closes its own side first is answered for as long as answers go out
+(`PeerEnd`), and one from which nothing comes is ended, if there is a limit for that (`Silence`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from ..errors import ConnectionLost
+
+if TYPE_CHECKING:
+    from .connection import Connection
+
+__all__ = ["Linger", "PeerEnd", "Silence", "close"]
+
+# How many seconds the peer has to close its side once the kernel has all our bytes, and how many of
+# these periods it has to let the kernel have them.
+_LINGER = 1.0
+_PATIENCE = 10
+
+# In how many steps the time since the last answer is measured.
+_STEPS = 8
+
+
+class _Timer:
+    """Something that is looked at again and again, until it is cancelled."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._handle: asyncio.TimerHandle | None = None
+
+    def later(self, delay: float, callback: Callable[..., None], *arguments: Any) -> None:
+        self._handle = self._loop.call_later(delay, callback, *arguments)
+
+    def cancel(self) -> None:
+        if self._handle is not None:
+            self._handle.cancel()
+
+
+class Linger(_Timer):
+    """Closes a connection after its last byte."""
+
+    @classmethod
+    def until_settled(cls, connection: Connection) -> Linger:
+        """Abort a connection that is to be closed, but is not done being changed, after ten seconds."""
+        linger = cls(connection.loop)
+        linger.later(_LINGER * _PATIENCE, connection.abort)
+        return linger
+
+    @classmethod
+    def after_last_byte(cls, connection: Connection, transport: asyncio.Transport) -> Linger:
+        """Close our side now, and the transport when the peer has closed its own, or after a while."""
+        linger = cls(connection.loop)
+        if connection.peer_finished or not transport.can_write_eof():
+            transport.close()
+        else:
+            try:
+                transport.write_eof()
+            except OSError:  # The peer has reset the connection, which we have not been told yet.
+                transport.abort()
+        linger.later(_LINGER, linger._end, transport, _PATIENCE)
+        return linger
+
+    def _end(self, transport: asyncio.Transport, patience: int) -> None:
+        """Close a transport that has nothing left to write; abort one that has it for too long."""
+        if not transport.get_write_buffer_size() and not transport.is_closing():
+            transport.close()
+        elif patience > 1:
+            self.later(_LINGER, self._end, transport, patience - 1)
+        else:
+            transport.abort()
+
+
+class Silence(_Timer):
+    """Aborts a connection on which no box comes for `timeout` seconds, and no work is done.
+
+    It may take up to twice that time after the end of the work, but never less than once.
+    """
+
+    def __init__(self, connection: Connection, timeout: float) -> None:
+        super().__init__(connection.loop)
+        self._connection = connection
+        self._timeout = timeout
+        self._progress = 0
+        self.heard()
+        self.later(timeout, self._look)
+
+    def heard(self) -> None:
+        """Note that a box came."""
+        self._heard_at = self._loop.time()
+
+    def _look(self) -> None:
+        progress = self._connection.receiver.progress()
+        if self._connection.is_busy() or progress != self._progress:
+            self._progress = progress
+            self.heard()
+        left = self._heard_at + self._timeout - self._loop.time()
+        if left > 0:
+            self.later(left, self._look)
+        else:
+            self._connection.give_up(
+                ConnectionLost(f"no complete box has arrived for {self._timeout} seconds")
+            )
+
+
+class PeerEnd(_Timer):
+    """Aborts a connection whose peer sends no more, when nothing was answered for `timeout` seconds."""
+
+    def __init__(self, connection: Connection, timeout: float | None) -> None:
+        super().__init__(connection.loop)
+        self._connection = connection
+        self._timeout = timeout
+        self._progress = connection.receiver.progress()
+        if timeout is not None:
+            self.later(timeout / _STEPS, self._look, 1)
+
+    def _look(self, steps: int) -> None:
+        assert self._timeout is not None
+        progress = self._connection.receiver.progress()
+        if progress != self._progress:
+            self._progress, steps = progress, 0
+        if steps < _STEPS:
+            self.later(self._timeout / _STEPS, self._look, steps + 1)
+        else:
+            self._connection.give_up(
+                ConnectionLost(
+                    "the peer has closed its side of the connection, and nothing was answered for "
+                    f"{self._timeout} seconds"
+                )
+            )
+
+
+async def close(connection: Connection, timeout: float | None) -> None:
+    """Close in order within `timeout` seconds, then abort; cancelling this aborts at once."""
+    if connection.transport is None:
+        return
+    try:
+        try:
+            async with asyncio.timeout(timeout):
+                connection.receiver.refuse_calls()
+                # What was read before is not new work: it only waits for its turn.
+                await connection.inbox.turn()
+                await connection.receiver.finish()
+                connection.finish_writing()
+                await connection.wait_closed()
+        except TimeoutError:
+            late = ConnectionLost(f"it could not be closed in order within {timeout} seconds")
+            connection.error = connection.error or late
+            connection.abort()
+            await connection.wait_closed()
+    except asyncio.CancelledError:
+        connection.abort()
+        raise

@@ -1,0 +1,105 @@
+"""The start of a connection: on which transport, and with what of its owner.
+
+From the start on, asyncio talks to the connection and not to its owner, so that what the owner
+overrides cannot break it. What can be set on the owner is looked at here, once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, cast
+
+from ..limits import Limits
+from ..session.life import Event, State
+from ..wire.parser import BoxParser
+from .ending import Silence
+
+if TYPE_CHECKING:
+    from ..session.receivers import Receiver
+    from .connection import Connection
+
+__all__ = ["begin", "call_override"]
+
+logger = logging.getLogger("amp_asyncio")
+
+
+def begin(connection: Connection, transport: asyncio.BaseTransport, receiver: Receiver) -> bool:
+    """Start on a transport that is connected; return False if that cannot be, and abort it.
+
+    Does nothing if the connection was started on that transport before. In its `connection_made`, the
+    owner may go on with another one, usually a wrapper around the one that it was given.
+    """
+    # (uvloop's transports are not instances of asyncio's class.)
+    given = cast(asyncio.Transport, transport)
+    if connection.transport is given:
+        return True
+    if connection.adopts:
+        connection.transport = given
+        connection.outbox.open(given, connection.loop.call_soon)
+        return True
+    if connection.transport is not None or connection.state not in (State.CONNECTING, State.FINISHING):
+        logger.error(
+            "%r has a connection already: make another %s", connection, type(connection.owner).__name__
+        )
+        with suppress(NotImplementedError):
+            given.set_protocol(asyncio.Protocol())  # Its end is not that of the first connection.
+        given.abort()
+        return False
+    connection.transport = given
+    connection.receiver = receiver
+    connection.loop = asyncio.get_running_loop()
+    name = given.get_extra_info
+    connection.where = f"{name('sockname')!r} to {name('peername')!r}"
+    with suppress(NotImplementedError):  # Such a transport tells the owner, which tells the connection.
+        given.set_protocol(connection)
+    connection.happen(Event.CONNECTED)
+    if connection.state is State.FINISHING:
+        given.abort()
+        return False
+    try:
+        _configure(connection, connection.owner)
+        connection.outbox.open(given, connection.loop.call_soon)
+        receiver.start(connection.owner, connection)
+    except Exception as error:
+        logger.exception("%r cannot be started", connection)
+        connection.error = error
+        connection.abort()
+        return False
+    logger.info("%r: connection established", connection)
+    return True
+
+
+def _configure(connection: Connection, owner: Any) -> None:
+    """Take from the owner what is fixed from now on."""
+    limits, version = owner.limits, owner.protocol_version
+    if not isinstance(limits, Limits):
+        raise TypeError(f"{type(owner).__name__}.limits must be a Limits(...), not {limits!r}")
+    log_as = connection if logger.isEnabledFor(logging.DEBUG) else None
+    inbox, outbox = connection.inbox, connection.outbox
+    connection.limits = limits
+    inbox.open(BoxParser(limits.max_box_size, version), log_as)
+    if limits.idle_timeout is not None:
+        inbox.silence = Silence(connection, limits.idle_timeout)
+    outbox.version = version
+    outbox.max_box_size = limits.max_box_size
+    outbox.log_as = log_as
+    overrides = type(owner).__amp_overrides__
+    connection.filters = "data_received" in overrides
+    connection.intercepts = "sendBox" in overrides
+
+
+def call_override(
+    connection: Connection, override: Callable[..., Any], transport: asyncio.BaseTransport
+) -> None:
+    """Call the owner's `connection_made`; if it raises, the connection is aborted."""
+    adopted, connection.adopts = connection.adopts, True
+    try:
+        override(connection.owner, transport)
+    except Exception as error:
+        logger.exception("%r: connection_made() failed", connection)
+        connection.give_up(error)
+    finally:
+        connection.adopts = adopted

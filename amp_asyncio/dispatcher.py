@@ -1,0 +1,120 @@
+"""BoxDispatcher: a conversation over any sender of boxes, as people see it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from .commands.command import Command
+from .commands.definitions import ByName
+from .composed import Composed
+from .errors import ConnectionLost, ProtocolSwitched
+from .session.locators import ResponderLocator
+from .session.session import Session
+from .wire.boxes import AmpBox, BoxSender
+
+__all__ = ["BoxDispatcher"]
+
+_BY_NAME = ByName()
+
+
+class BoxDispatcher(Composed):
+    """Asks, answers, and keeps the two apart; `locator` finds the responders."""
+
+    #: Whether the connection closes after an error that the command does not declare, as in Twisted.
+    closeOnUnknownError: bool = False
+
+    #: Whether an `async def` responder is cancelled when its answer is not wanted any more; a command
+    #: may say otherwise with its own `cancellable`.
+    cancellable: bool = True
+
+    def __init__(self, locator: ResponderLocator) -> None:
+        self.locator = locator
+
+    @property
+    def locator(self) -> ResponderLocator:
+        """What finds the responders."""
+        locator: Any = self.__amp__.locator
+        return self if locator is None else locator  # type: ignore[return-value]
+
+    @locator.setter
+    def locator(self, locator: Any) -> None:
+        self.__amp__.locator = None if locator is self else locator
+
+    @property
+    def boxSender(self) -> BoxSender | None:
+        """What boxes are sent through, or None before `startReceivingBoxes`."""
+        return self.__amp__.sender
+
+    def callRemote(self, commandType: type[Command], *a: Any, **kw: Any) -> asyncio.Future[Any]:
+        """Ask the peer to do a command, and return the future of its answer, a dictionary.
+
+        The question is on its way when this returns, unless the peer does not keep up; questions
+        leave in the order in which they were asked. The future may be awaited at any time, or never.
+        For a command whose `requiresAnswer` is false it gives None once the transport takes more data.
+
+        Cancelling the future drops the answer when it comes. The peer does the command all the same,
+        unless the question was still waiting to be sent.
+
+        Raises, and then nothing was sent: `InvalidSignature` for missing or unknown arguments,
+        `TooLong` for one that no box can hold, or for more than `Limits.max_box_size` of them, the
+        error of an argument that does not encode, or `RuntimeError` before the connection is made.
+
+        The future raises: one of the command's `errors`; `UnhandledCommand` if the peer has no
+        responder; `UnknownRemoteError` if that failed otherwise; `MalformedAmpBox` if the answer does
+        not parse; `ConnectionLost` and `ProtocolSwitched` if there can be none. While the connection
+        is closing, only responders may ask; all others get `ConnectionLost`.
+        """
+        if not a:
+            future = self.__amp__.calls.ask_at_once(commandType, kw)
+            if future is not None:
+                return future
+        asked: asyncio.Future[Any] = commandType(*a, **kw)._doCommand(self)
+        return asked
+
+    def callRemoteString(
+        self, command: bytes | str, requiresAnswer: bool = True, **kw: bytes
+    ) -> asyncio.Future[Any]:
+        """Ask for a command by its name, with bytes for arguments, and without any schema.
+
+        The future gives the answer's `AmpBox`, or raises `RemoteAmpError` with the code and the text
+        of the error that came. All else is as with `callRemote`.
+        """
+        name = command.encode("ascii") if isinstance(command, str) else command
+        return self.__amp__.calls.ask(name, AmpBox(kw), _BY_NAME if requiresAnswer else None)
+
+    # --- what a connection calls ---
+
+    def startReceivingBoxes(self, boxSender: BoxSender) -> None:
+        """Take `boxSender` for the way back."""
+        sender: Any = boxSender
+        session = getattr(sender, "__amp__", None)
+        outlet = session.outlet if isinstance(session, Session) else None
+        self.__amp__.start(boxSender, outlet)
+
+    def ampBoxReceived(self, box: AmpBox) -> None:
+        """Take a box to where it belongs.
+
+        Raises `MalformedAmpBox` for an answer to no question and an error without its code, and
+        `NoEmptyBoxes` for a box that is neither an answer nor an error nor a command.
+        """
+        self.__amp__.receive(box)
+
+    def stopReceivingBoxes(self, reason: BaseException) -> None:
+        """Fail every question that has no answer yet, and every later one.
+
+        Responders are cancelled, unless their commands want no answer or are not `cancellable`.
+        """
+        if not isinstance(reason, ConnectionLost | ProtocolSwitched):
+            lost = ConnectionLost("the connection was lost")
+            lost.__cause__ = reason
+            reason = lost
+        self.__amp__.end(reason, keep_backlog=True)
+
+    def pause_sending(self) -> None:
+        """Let the questions wait from now on."""
+        self.__amp__.hold()
+
+    def resume_sending(self) -> None:
+        """Send what waited, in order, until there is nothing left or sending pauses again."""
+        self.__amp__.release()

@@ -1,0 +1,231 @@
+"""Serving: the connections that a server has accepted, and those that it could not serve.
+
+asyncio tells nobody if a protocol factory raises or a TLS handshake fails, except in debug mode, and
+the two event loops differ in what becomes of the client. So the handshake is done here, on top of the
+connection that was accepted, and a factory that raises leaves a protocol that ends the connection: both
+are logged with the client's address.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections.abc import Callable
+from ssl import SSLContext
+from typing import Any, cast
+from weakref import WeakSet
+
+from .amp import AMP
+from .composed import connection_of
+from .connection.connection import Connection
+from .connection.ending import close
+from .transports.securing import secured
+
+__all__ = ["Acceptor", "Server", "close_in_time"]
+
+logger = logging.getLogger("amp_asyncio")
+
+# The arguments of a server that are about the handshake.
+_TLS_OPTIONS = ("ssl_handshake_timeout", "ssl_shutdown_timeout")
+
+
+# How many turns of the loop it takes from accepting a connection to its end, if that is all there is.
+_TURNS = 8
+
+
+class Acceptor:
+    """Makes a protocol for each connection that a server accepts.
+
+    `factory` makes the objects that are served. With `context`, there is a TLS handshake first; what
+    concerns it is taken out of `options`.
+
+    Attributes:
+        connections: the connections of the objects that were made and still exist.
+        shaking: the TLS handshakes that are under way.
+    """
+
+    def __init__(
+        self, factory: Callable[[], AMP], context: SSLContext | None, options: dict[str, Any]
+    ) -> None:
+        self._factory = factory
+        self._context = context
+        self._options: dict[str, Any] = {}
+        if context is not None:
+            self._options = {name: options.pop(name) for name in _TLS_OPTIONS if name in options}
+        self.connections: WeakSet[Connection] = WeakSet()
+        self.shaking: set[asyncio.Task[None]] = set()
+        self.closed = False
+
+    def accept(self) -> asyncio.BaseProtocol:
+        """Return the protocol for a connection that was accepted."""
+        if self._context is not None:
+            return _Handshake(self)
+        return self.make()
+
+    def make(self) -> asyncio.Protocol:
+        """Return what is served, or a protocol that ends the connection."""
+        if self.closed:
+            return _Refusal(None)
+        try:
+            amp = self._factory()
+            self.connections.add(connection_of(amp))
+        except Exception as error:
+            return _Refusal(error)
+        return amp
+
+    def shake(self, transport: asyncio.Transport, kept: _Kept) -> None:
+        """Begin a TLS handshake on a connection that was accepted."""
+        shaking = asyncio.get_running_loop().create_task(self._shake(transport, kept))
+        self.shaking.add(shaking)
+        shaking.add_done_callback(self.shaking.discard)
+
+    async def _shake(self, transport: asyncio.Transport, early: _Kept) -> None:
+        peer = transport.get_extra_info("peername")
+        context = cast(SSLContext, self._context)
+        kept = _Kept()
+        try:
+            layer = await secured(
+                transport, kept, context, early.data, server_side=True, **self._options
+            )
+        except OSError as error:
+            transport.abort()
+            why = str(error) or type(error).__name__
+            logger.warning("the TLS handshake with %r failed: %s", peer, why)
+        except asyncio.CancelledError:
+            transport.abort()
+            raise
+        else:
+            protocol = self.make()
+            layer.set_protocol(protocol)
+            protocol.connection_made(layer)
+            kept.hand_over(cast(asyncio.Protocol, layer.get_protocol()))
+
+    async def close(self, timeout: float | None) -> None:
+        """Close what was accepted, each within `timeout` seconds; cancelling it aborts all."""
+        self.closed = True
+        for shaking in self.shaking:
+            shaking.cancel()
+        connections = list(self.connections)
+        try:
+            await asyncio.gather(
+                *(
+                    close_in_time(connection.owner, timeout)
+                    for connection in connections
+                    if connection.transport
+                ),
+                *self.shaking,
+                return_exceptions=True,
+            )
+            # What was accepted just before takes a few turns of the loop to get here, and to be ended.
+            for _ in range(_TURNS):
+                await asyncio.sleep(0)
+        finally:
+            for connection in connections:
+                connection.abort()
+
+
+async def close_in_time(amp: AMP, timeout: float | None = 10.0) -> None:
+    """Close a connection as its class does it, but within `timeout` seconds whatever the class does."""
+    connection = connection_of(amp)
+    if type(amp).close is AMP.close:
+        await close(connection, timeout)
+        return
+    try:
+        async with asyncio.timeout(timeout):
+            closing: Any = amp.close()
+            if inspect.isawaitable(closing):
+                await closing
+                await connection.wait_closed()
+    except Exception as error:
+        if not isinstance(error, TimeoutError):
+            logger.exception("%r: close() failed", connection)
+    finally:
+        connection.abort()
+    await connection.wait_closed()
+
+
+class _Kept(asyncio.Protocol):
+    """Keeps what comes before there is a protocol for it."""
+
+    def __init__(self) -> None:
+        self.data = bytearray()
+        self._ended: list[Callable[[asyncio.Protocol], object]] = []
+
+    def data_received(self, data: bytes) -> None:
+        self.data += data
+
+    def eof_received(self) -> None:
+        self._ended.append(lambda protocol: protocol.eof_received())
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._ended.append(lambda protocol: protocol.connection_lost(exc))
+
+    def hand_over(self, protocol: asyncio.Protocol) -> None:
+        """Tell `protocol` what has come."""
+        if self.data:
+            protocol.data_received(bytes(self.data))
+        for tell in self._ended:
+            tell(protocol)
+
+
+class _Handshake(_Kept):
+    """Hands a connection that was accepted to a TLS handshake, with what came before that began.
+
+    (uvloop begins to read after `connection_made`, though reading was paused there.)
+    """
+
+    def __init__(self, acceptor: Acceptor) -> None:
+        super().__init__()
+        self._acceptor = acceptor
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        given = cast(asyncio.Transport, transport)
+        given.pause_reading()
+        self._acceptor.shake(given, self)
+
+
+class _Refusal(asyncio.Protocol):
+    """Ends a connection for which nothing could be made, because of `error`, or of a closed server."""
+
+    def __init__(self, error: Exception | None) -> None:
+        self._error = error
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        if self._error is not None:
+            peer = transport.get_extra_info("peername")
+            logger.error("no protocol could be made for %r", peer, exc_info=self._error)
+        cast(asyncio.Transport, transport).abort()
+
+
+class Server:
+    """A server that listens, and the connections that it has accepted; `serve` makes one."""
+
+    def __init__(self, listener: asyncio.AbstractServer, acceptor: Acceptor) -> None:
+        self._listener = listener
+        self._acceptor = acceptor
+
+    @property
+    def sockets(self) -> tuple[Any, ...]:
+        """The sockets that it listens on; none once it is closed."""
+        return tuple(getattr(self._listener, "sockets", ()))
+
+    @property
+    def connections(self) -> list[AMP]:
+        """The connections that are open now, each an instance of what is served."""
+        return [each.owner for each in self._acceptor.connections if each.transport is not None]
+
+    async def serve_forever(self) -> None:
+        """Wait until cancelled; then close as `close` does before the cancellation goes on."""
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            await self.close()
+
+    async def close(self, timeout: float | None = 10.0) -> None:
+        """Listen no more, close every connection as `AMP.close` does, return when all are gone.
+
+        `timeout` is in seconds, as there. Cancelling it aborts the connections that are left.
+        """
+        self._listener.close()
+        await self._acceptor.close(timeout)

@@ -1,0 +1,357 @@
+"""Calls: questions out, answers in.
+
+Each question has a number, and a future that is resolved when the answer comes, in whatever order the
+answers come. A question that was cancelled stays in the table until then: that is how a late answer is
+told from one that answers nothing.
+
+A question waits before it is sent if too much is unanswered already, if the transport takes no more, or
+if the connection is being changed. One queue serves all three.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+from ..commands.command import Command
+from ..commands.definitions import ByName, raisable
+from ..commands.exchange import drop
+from ..errors import (
+    AmpError,
+    ConnectionLost,
+    MalformedAmpBox,
+    ProtocolSwitched,
+    RemoteAmpError,
+    shortened,
+)
+from ..wire.boxes import (
+    ANSWER,
+    ASK,
+    COMMAND,
+    ERROR,
+    ERROR_CODE,
+    ERROR_DESCRIPTION,
+    UNKNOWN_ERROR_CODE,
+    AmpBox,
+)
+from ..wire.costs import PAIR_OVERHEAD, box_cost
+from .changes import Change
+from .outbox import again
+from .outlets import changeable
+
+if TYPE_CHECKING:
+    from .session import Session
+
+__all__ = ["Calls"]
+
+logger = logging.getLogger("amp_asyncio")
+
+_AnyFuture: TypeAlias = asyncio.Future[Any]
+# What takes the answer. None for a command that wants no answer.
+_Asked: TypeAlias = ByName | Change | None
+
+# What the tag will add to a question that has none yet.
+_TAG_COST = PAIR_OVERHEAD + len(ASK) + 12
+
+
+# With more questions than this without an answer, the next one does not leave before the end of the
+# turn: their callers often go on in the same turn, and one question that leaves alone costs both sides
+# more.
+_FEW = 8
+
+
+_Open: TypeAlias = dict[bytes, tuple[ByName | Change, _AnyFuture, int]]
+
+# What a conversation has that has never asked: many servers never do, and a dictionary takes memory.
+_NONE_OPEN: Final[_Open] = {}
+
+
+class Calls:
+    """The questions of one conversation that this side asks.
+
+    Attributes:
+        over: why no question can be answered any more; None while that is possible.
+        held: whether the connection takes no questions: it is congested, or being changed.
+        ready: whether a question may leave at once, as bytes: nothing waits, nothing is logged.
+    """
+
+    __slots__ = (
+        "_counter",
+        "_most",
+        "_open",
+        "_session",
+        "_unanswered",
+        "_unresolved",
+        "_waiting",
+        "held",
+        "over",
+        "ready",
+    )
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self.over: AmpError | None = None
+        self.ready = False
+        # The number of the last command; the tag of a question is its hexadecimal form.
+        self._counter = 0
+        # The questions without an answer, by their tags, with their sizes; and the sum of the sizes.
+        self._open = _NONE_OPEN
+        self._unanswered = 0
+        # How large a question may be, together with those that are unanswered, to leave at once.
+        self._most = 0
+        self.held = False
+        # The questions that wait, in order; made when the first one has to wait.
+        self._waiting: OrderedDict[_AnyFuture, tuple[_Asked, AmpBox, int]] | None = None
+        # The futures of commands that want no answer, while the transport takes no more.
+        self._unresolved: list[_AnyFuture] | None = None
+
+    def begin(self) -> None:
+        """Take the limits of the session: questions can be sent from now on."""
+        limits = self._session.limits
+        self._most = min(limits.window, limits.max_box_size)
+        self.update()
+
+    def update(self) -> None:
+        """Find out again whether questions may leave at once."""
+        self.ready = (
+            self.over is None
+            and not self.held
+            and not self._waiting
+            and not self._session.closing
+            and self._session.outlet.takes_bytes
+        )
+
+    def is_open(self) -> bool:
+        """Return whether somebody waits for an answer."""
+        if self._waiting or self._unresolved:
+            return True
+        return any(not future.done() for _, future, _ in self._open.values())
+
+    # --- asking ---
+
+    def ask_at_once(self, command: type[Command], objects: dict[str, Any]) -> _AnyFuture | None:
+        """Ask without making a box; return None if a box is needed, and nothing was sent."""
+        template = command.__amp__.template
+        if template is None or not self.ready or not command.requiresAnswer:
+            return None
+        # Reserved before the arguments are encoded: what encodes them may ask something itself.
+        self._counter = number = self._counter + 1
+        tag = b"%x" % number
+        data = template.fill(tag, objects, self._most - self._unanswered)
+        if data is None:
+            if self._counter == number:
+                self._counter = number - 1
+            return None
+        future: _AnyFuture = asyncio.get_running_loop().create_future()
+        size = len(data) + template.overhead
+        if self._open is _NONE_OPEN:
+            self._open = {}
+        self._open[tag] = (command.__amp__, future, size)
+        self._unanswered += size
+        try:
+            if len(self._open) > _FEW:
+                self._session.outbox.send_later(data)
+            else:
+                self._session.outbox.send(data)
+        except (ConnectionLost, ProtocolSwitched):
+            del self._open[tag]
+            self._unanswered -= size
+            return None  # The future of the question with a box will say it.
+        return future
+
+    def ask(self, name: bytes, box: AmpBox, asked: _Asked) -> _AnyFuture:
+        """Ask for the command `name` with `box`; `asked` takes the answer, None for none.
+
+        What is wrong with the box is raised at once, and nothing is sent. Everything else is for the
+        future to say.
+        """
+        session = self._session
+        if not session.started:
+            raise RuntimeError("there is no connection yet; ask when connection_made was called")
+        future: _AnyFuture = asyncio.get_running_loop().create_future()
+        box[COMMAND] = name
+        refusal = self.over or session.refusal()
+        if refusal is not None:
+            drop(box)
+            _fail(asked, future, refusal)
+            return future
+        size = box_cost(box) + _TAG_COST
+        try:
+            if self._waiting or not self._may_send(size):
+                self._check(box, asked)
+                if self._waiting is None:
+                    self._waiting = OrderedDict()
+                self._waiting[future] = (asked, box, size)
+                future.add_done_callback(self._stop_waiting)
+                self.ready = False
+            else:
+                self._send(asked, box, size, future)
+        except BaseException:
+            drop(box)
+            raise
+        return future
+
+    def _check(self, box: AmpBox, asked: _Asked) -> None:
+        """Raise what is wrong with a box that will be sent later; its tag will not be longer."""
+        if asked is not None:
+            waiting = len(self._waiting) if self._waiting else 0
+            box[ASK] = b"%x" % (self._counter + waiting + 1)
+        self._session.outbox.serialize(box)
+        box.pop(ASK, None)
+
+    def _may_send(self, size: int) -> bool:
+        if self.held:
+            return False
+        return not self._unanswered or self._unanswered + size <= self._session.limits.window
+
+    def _send(self, asked: _Asked, box: AmpBox, size: int, future: _AnyFuture) -> None:
+        """Send a question; its future is in the table before that."""
+        session = self._session
+        if isinstance(asked, Change):
+            asked.check(changeable(session.outlet))
+        self._counter = number = self._counter + 1
+        tag = b"%x" % number
+        if asked is not None:
+            box[ASK] = tag
+            if self._open is _NONE_OPEN:
+                self._open = {}
+            self._open[tag] = (asked, future, size)
+            self._unanswered += size
+        try:
+            session.send(box)
+        except BaseException as error:
+            if asked is not None and self._open.pop(tag, None) is not None:
+                self._unanswered -= size
+            if self._counter == number:
+                self._counter = number - 1
+            if isinstance(error, ConnectionLost | ProtocolSwitched):
+                drop(box)
+                _fail(asked, future, error)
+                return
+            raise
+        if isinstance(asked, Change):
+            asked.sent(changeable(session.outlet), future)
+        elif asked is None:
+            self._resolve_when_taken(future)
+        if session.parking:
+            session.responders.unpark()
+
+    def _resolve_when_taken(self, future: _AnyFuture) -> None:
+        """Give None for a command that wants no answer, once the transport takes more."""
+        if self.held:
+            if self._unresolved is None:
+                self._unresolved = []
+            self._unresolved.append(future)
+        else:
+            future.set_result(None)
+
+    def hold(self) -> None:
+        """Let the questions wait from now on."""
+        self.held = True
+        self.ready = False
+
+    def release(self) -> None:
+        """Send what waited, in order, until there is nothing left or the questions are held again."""
+        self.held = False
+        unresolved, self._unresolved = self._unresolved, None
+        for future in unresolved or ():
+            if not future.done():
+                future.set_result(None)
+        self._send_waiting()
+
+    def _send_waiting(self) -> None:
+        waiting = self._waiting
+        while waiting:
+            future, (asked, box, size) = next(iter(waiting.items()))
+            if not future.done() and not self._may_send(size):
+                break
+            del waiting[future]
+            if future.done():
+                drop(box)
+                continue
+            try:
+                self._send(asked, box, size, future)
+            except Exception as error:
+                drop(box)
+                future.set_exception(raisable(error))
+        self.update()
+
+    def _stop_waiting(self, future: _AnyFuture) -> None:
+        """Forget a question that was cancelled while it waited."""
+        entry = self._waiting.pop(future, None) if self._waiting else None
+        if entry is not None:
+            drop(entry[1])
+            self._send_waiting()
+            self._session.moved()
+
+    # --- answers ---
+
+    def answer_received(self, box: AmpBox) -> None:
+        """Take an answer; `MalformedAmpBox` where there was no such question."""
+        asked, future = self._take(box[ANSWER])
+        asked.answered(box, self._session, future)
+        if self._waiting:
+            self._send_waiting()
+        if self._session.watched:
+            self._session.moved()
+
+    def error_received(self, box: AmpBox) -> None:
+        """Take an error; `MalformedAmpBox` where it has no code, or there was no such question."""
+        if ERROR_CODE not in box:
+            raise MalformedAmpBox(f"an error without its code: {shortened(dict(box))}")
+        asked, future = self._take(box[ERROR])
+        description = box.get(ERROR_DESCRIPTION, b"").decode("utf-8", "replace")
+        code = box[ERROR_CODE]
+        if code == UNKNOWN_ERROR_CODE and "reference" in description:
+            # The peer's log has the rest, under the same reference.
+            logger.warning("%r: a question failed: %s", self._session, shortened(description))
+        asked.failed(RemoteAmpError(code, description), self._session, future)
+        if self._waiting:
+            self._send_waiting()
+        if self._session.watched:
+            self._session.moved()
+
+    def _take(self, tag: bytes) -> tuple[ByName | Change, _AnyFuture]:
+        """Take a question out of the table."""
+        try:
+            asked, future, size = self._open.pop(tag)
+        except KeyError:
+            raise MalformedAmpBox(
+                f"an answer to {shortened(tag)}, which is not an open question"
+            ) from None
+        self._unanswered -= size
+        return asked, future
+
+    # --- the end ---
+
+    def end(self, reason: AmpError) -> None:
+        """Fail every question that has no answer, and every later one."""
+        self.over = reason
+        self.ready = False
+        open_ones, self._open, self._unanswered = self._open, _NONE_OPEN, 0
+        waiting, self._waiting = self._waiting, None
+        unresolved, self._unresolved = self._unresolved, None
+        for future in unresolved or ():
+            if not future.done():
+                future.set_result(None)
+        for asked, future, _ in open_ones.values():
+            _fail(asked, future, reason)
+        for future, (waiter, box, _) in (waiting or {}).items():
+            drop(box)
+            _fail(waiter, future, reason)
+
+
+def _fail(asked: _Asked, future: _AnyFuture, reason: AmpError) -> None:
+    """Resolve the future of a question that will have no answer.
+
+    A command that wants no answer is not told that the connection was lost. That the connection was
+    handed over before the command was sent is an error for it, too.
+    """
+    if future.done():
+        return
+    if asked is None and isinstance(reason, ConnectionLost):
+        future.set_result(None)
+    else:
+        future.set_exception(again(reason))

@@ -1,0 +1,134 @@
+"""Outlets: what a conversation needs of the connection below it.
+
+An outlet takes boxes, and says when there may be more of them. A connection of this package is an
+outlet, and can do everything that is asked of it here. A `BoxSender` of somebody else's, as Twisted
+defines it, can only send boxes; `SenderOutlet` fills in the rest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from ssl import SSLContext
+from typing import TYPE_CHECKING, Protocol, cast
+
+from ..errors import AmpError
+from ..wire.boxes import AmpBox, BoxSender
+from .life import Pause
+from .outbox import Outbox
+
+if TYPE_CHECKING:
+    from ..tls.certificates import PrivateCertificate
+
+__all__ = ["ChangeableOutlet", "Outlet", "SenderOutlet", "TLSTerms", "changeable"]
+
+
+class TLSTerms(Protocol):
+    """What this side wants of a TLS handshake; `certificate` is the one that it presents."""
+
+    @property
+    def certificate(self) -> PrivateCertificate | None: ...
+    @property
+    def context(self) -> SSLContext: ...
+    @property
+    def server_side(self) -> bool: ...
+    @property
+    def hostname(self) -> str | None: ...
+
+
+class Outlet(Protocol):
+    """A connection, as a session sees it.
+
+    Attributes:
+        outbox: takes what is sent; also the bytes of plain boxes, if `takes_bytes` is true.
+        locked: whether a change of the connection was begun by a box of ours, and is not done yet.
+        secured: whether the connection has TLS, or is about to.
+        over_pipes: whether it is over pipes, on which TLS cannot be started.
+    """
+
+    outbox: Outbox
+
+    @property
+    def takes_bytes(self) -> bool: ...
+    @property
+    def locked(self) -> bool: ...
+    @property
+    def secured(self) -> bool: ...
+    @property
+    def over_pipes(self) -> bool: ...
+
+    def post(self, box: AmpBox) -> None:
+        """Send a box; raises as `Outbox.send_box` does."""
+
+    def pause_reading(self, reason: Pause) -> None:
+        """Give out no box after the one that was given out last."""
+
+    def resume_reading(self, reason: Pause) -> None:
+        """Take a reason to pause back; after the last one, go on with the bytes after that box."""
+
+    def finish_writing(self) -> None:
+        """Send no more after what was sent before, and close the connection."""
+
+    def give_up(self, error: Exception) -> None:
+        """Abort the connection because of `error`."""
+
+
+class ChangeableOutlet(Outlet, Protocol):
+    """An outlet that can become TLS, or another protocol."""
+
+    def lock(self, securing: bool) -> None:
+        """Write what was sent, and keep all later boxes until the change is done or refused."""
+
+    def settle(self) -> None:
+        """Send the boxes that were kept, in order, and go on: the peer has refused the change."""
+
+    def secure(self, terms: TLSTerms, done: Callable[[Exception | None], None]) -> None:
+        """Begin a TLS handshake: the bytes after the last box belong to TLS.
+
+        `done` is called with None when the connection is secured, and with the error otherwise.
+        """
+
+    def switch(self, inner: asyncio.BaseProtocol) -> None:
+        """Hand the transport, and the bytes after the last box, to `inner`."""
+
+
+class SenderOutlet:
+    """An outlet over a `BoxSender` that is not a connection of this package."""
+
+    takes_bytes = False
+    locked = False
+    secured = False
+    over_pipes = False
+
+    def __init__(self, sender: BoxSender) -> None:
+        self.outbox = Outbox()
+        self._sender = sender
+
+    def post(self, box: AmpBox) -> None:
+        self._sender.sendBox(box)
+
+    def pause_reading(self, reason: Pause) -> None:
+        """Do nothing: such a sender cannot stop what comes."""
+
+    def resume_reading(self, reason: Pause) -> None:
+        """Do nothing."""
+
+    def finish_writing(self) -> None:
+        finish = getattr(self._sender, "finish_writing", None)
+        if finish is not None:
+            finish()
+        else:
+            self._sender.unhandledError(AmpError("the conversation is over"))
+
+    def give_up(self, error: Exception) -> None:
+        self._sender.unhandledError(error)
+
+    def __repr__(self) -> str:
+        return repr(self._sender)
+
+
+def changeable(outlet: Outlet) -> ChangeableOutlet:
+    """Return `outlet` if it can be changed; raises `TypeError` if not."""
+    if isinstance(outlet, SenderOutlet):
+        raise TypeError(f"only a BinaryBoxProtocol such as AMP can be changed, not {outlet!r}")
+    return cast(ChangeableOutlet, outlet)

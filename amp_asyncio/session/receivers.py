@@ -1,0 +1,81 @@
+"""Receivers: what a connection gives its boxes to.
+
+Usually that is the session of the same object. It may also be a `BoxReceiver` of somebody else's, as
+Twisted defines it, or an AMP that overrides what happens to its boxes; `ForeignReceiver` then says to
+it what a session would be told.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from ..errors import ConnectionLost
+from ..wire.boxes import AmpBox, BoxReceiver, BoxSender
+from .outlets import Outlet
+from .session import Session
+
+__all__ = ["ForeignReceiver", "Receiver"]
+
+
+class Receiver(Protocol):
+    """What a connection tells of what happens to it; `Session` says what each of these means."""
+
+    @property
+    def is_session(self) -> bool: ...
+    def start(self, sender: BoxSender, outlet: Outlet) -> None: ...
+    def receive(self, box: AmpBox) -> None: ...
+    def hold(self) -> None: ...
+    def release(self) -> None: ...
+    def is_busy(self) -> bool: ...
+    def progress(self) -> int: ...
+    def peer_finished(self, lost: ConnectionLost) -> None: ...
+    def refuse_calls(self) -> None: ...
+    async def finish(self) -> None: ...
+    def end(self, reason: Exception, keep_backlog: bool) -> None: ...
+    def forget(self) -> None: ...
+
+
+class ForeignReceiver:
+    """A receiver that tells a `BoxReceiver`; `session` is that of the connection's owner."""
+
+    def __init__(self, receiver: BoxReceiver, session: Session, is_session: bool) -> None:
+        self.receiver = receiver
+        self.receive = receiver.ampBoxReceived
+        #: Whether the boxes get to the session after all, by way of the owner's overrides.
+        self.is_session = is_session
+        self._session = session
+
+    def start(self, sender: BoxSender, outlet: Outlet) -> None:
+        self.receiver.startReceivingBoxes(sender)
+
+    def hold(self) -> None:
+        self._tell("pause_sending")
+
+    def release(self) -> None:
+        self._tell("resume_sending")
+
+    def _tell(self, name: str) -> None:
+        method: Any = getattr(self.receiver, name, None)
+        if method is not None:
+            method()
+
+    def is_busy(self) -> bool:
+        return self._session.is_busy()
+
+    def progress(self) -> int:
+        return self._session.progress()
+
+    def peer_finished(self, lost: ConnectionLost) -> None:
+        self._session.peer_finished(lost)
+
+    def refuse_calls(self) -> None:
+        self._session.refuse_calls()
+
+    async def finish(self) -> None:
+        await self._session.finish()
+
+    def end(self, reason: Exception, keep_backlog: bool) -> None:
+        self.receiver.stopReceivingBoxes(reason)
+
+    def forget(self) -> None:
+        self._session.forget()

@@ -1,0 +1,86 @@
+"""Refusals: what becomes of an error that a responder raises.
+
+A declared error goes to the peer with its code and its text. Any other is this side's own: it is logged
+here, and the peer gets no detail of it but a reference that leads to the log.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import TYPE_CHECKING, Any
+
+from ..errors import BadArguments, RemoteAmpError, UnknownRemoteError, shortened
+from ..wire.boxes import (
+    ASK,
+    COMMAND,
+    ERROR,
+    ERROR_CODE,
+    ERROR_DESCRIPTION,
+    MAX_VALUE_LENGTH,
+    UNHANDLED_ERROR_CODE,
+    UNKNOWN_ERROR_CODE,
+    AmpBox,
+    QuitBox,
+)
+from ..wire.costs import PAIR_OVERHEAD, box_cost
+
+if TYPE_CHECKING:
+    from .session import Session
+
+__all__ = ["refusal", "unhandled"]
+
+logger = logging.getLogger("amp_asyncio")
+
+# By how much an error with an empty text counts more than its bytes: the lengths of three pairs, and of
+# one piece more of each.
+_DESCRIPTION_COST = PAIR_OVERHEAD + len(ERROR_DESCRIPTION) + 3 * 6 + 2
+
+
+def unhandled(command: bytes) -> RemoteAmpError:
+    """Return the error for a command without a responder."""
+    return RemoteAmpError(UNHANDLED_ERROR_CODE, f"Unhandled Command: {shortened(command)}")
+
+
+def refusal(session: Session, box: AmpBox, error: BaseException) -> tuple[AmpBox, bool]:
+    """Return the box that says that the command in `box` failed, and whether the connection ends.
+
+    What is this side's own fault is logged.
+    """
+    code, description, fatal = _verdict(session, box, error)
+    reply = QuitBox() if fatal else AmpBox()
+    reply[ERROR], reply[ERROR_CODE] = box.get(ASK, b""), _as_value(code)
+    # The text is cut to what there is room for: its length is not worth the connection.
+    room = session.limits.max_box_size - box_cost(reply) - _DESCRIPTION_COST
+    reply[ERROR_DESCRIPTION] = _as_value(description, room)
+    return reply, fatal
+
+
+def _verdict(session: Session, box: AmpBox, error: BaseException) -> tuple[bytes, Any, bool]:
+    """Return the code and the text for the peer, and whether the connection ends."""
+    command = shortened(box[COMMAND])
+    if isinstance(error, RemoteAmpError) and not isinstance(error, UnknownRemoteError):
+        if ASK not in box:
+            text = shortened(str(error))
+            logger.warning("%r: %s failed, and wanted no answer: %s", session, command, text)
+        return error.errorCode, error.description, error.fatal
+    if isinstance(error, BadArguments):
+        logger.warning("%r: %s", session, error)
+        return UNKNOWN_ERROR_CODE, "Unknown Error", session.close_on_unknown_error
+    # The peer gets this and no more: it leads from the log of either side to that of the other.
+    reference = os.urandom(4).hex()
+    logger.error(
+        "%r: the responder of %s failed (reference %s)", session, command, reference, exc_info=error
+    )
+    description = f"Unknown Error (reference {reference})"
+    return UNKNOWN_ERROR_CODE, description, session.close_on_unknown_error
+
+
+def _as_value(description: Any, room: int = MAX_VALUE_LENGTH) -> bytes:
+    """Return as much of an error's text as a value holds, and in `room` bytes."""
+    if not isinstance(description, bytes):
+        description = str(description).encode("utf-8", "replace")
+    most = max(0, min(room, MAX_VALUE_LENGTH))
+    if len(description) <= most:
+        return bytes(description)
+    return bytes(description[:most].decode("utf-8", "ignore").encode("utf-8"))

@@ -1,0 +1,213 @@
+"""The session: one conversation, in which both sides ask and both answer.
+
+It is put together from its two halves, `calls.py` and `responders.py`, and sits between boxes and the
+user's code. It knows no transport: what it sends goes into an outbox, and what it needs of the
+connection is in `outlets.py`. Here each box is taken to the half that it belongs to, and here is
+decided when the conversation is over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from ..errors import AmpError, ConnectionLost, NoEmptyBoxes, ProtocolSwitched, shortened
+from ..limits import Limits
+from ..wire.boxes import ANSWER, COMMAND, ERROR, AmpBox, BoxReceiver, BoxSender
+from .calls import Calls
+from .outlets import Outlet, SenderOutlet
+from .responders import Responders
+
+if TYPE_CHECKING:
+    from .locators import ResponderLocator
+
+__all__ = ["Session"]
+
+
+class Session:
+    """One conversation of `owner`, the AMP or the dispatcher that people see.
+
+    Attributes:
+        owner: what commands and arguments get as their `proto`.
+        locator: finds the responders; None for the owner.
+        box_receiver: what the owner's connection gives its boxes to; None for this session.
+        sender: what boxes are sent through that have a `_sendTo` of their own.
+        outlet: the connection, and `outbox` its outbox.
+        limits: how much may be under way.
+        started: whether there is a connection, or was one.
+        closing: whether only responders may still ask.
+        parking: whether the peer's commands wait, unless a question of ours is open.
+        watched: whether somebody waits until all is done.
+    """
+
+    __slots__ = (
+        "_idle",
+        "box_receiver",
+        "calls",
+        "cancellable",
+        "close_on_unknown_error",
+        "closing",
+        "finishing",
+        "limits",
+        "locator",
+        "outbox",
+        "outlet",
+        "owner",
+        "parking",
+        "responders",
+        "sender",
+        "started",
+        "watched",
+    )
+
+    owner: Any
+
+    def __init__(self, owner: Any) -> None:
+        self.owner = owner
+        self.locator: ResponderLocator | None = None
+        self.box_receiver: BoxReceiver | None = None
+        self.sender: BoxSender | None = None
+        self.outlet: Outlet = _UNCONNECTED
+        self.outbox = self.outlet.outbox
+        self.limits: Limits = Limits()
+        self.cancellable = True
+        self.close_on_unknown_error = False
+        self.started = self.closing = self.parking = self.watched = False
+        # Whether the peer sends no more, so that the connection ends when all is answered.
+        self.finishing = False
+        self._idle: asyncio.Event | None = None
+        self.calls = Calls(self)
+        self.responders = Responders(self)
+
+    #: A session is what its connection gives boxes to, without a detour: see `receivers.py`.
+    is_session = True
+
+    def start(self, sender: BoxSender, outlet: Outlet | None = None) -> None:
+        """Begin: boxes can be sent through `sender`, whose outlet is `outlet` if it has one."""
+        owner = self.owner
+        limits = getattr(owner, "limits", self.limits)
+        if not isinstance(limits, Limits):
+            raise TypeError(f"{type(owner).__name__}.limits must be a Limits(...), not {limits!r}")
+        self.limits = limits
+        self.cancellable = bool(getattr(owner, "cancellable", True))
+        self.close_on_unknown_error = bool(getattr(owner, "closeOnUnknownError", False))
+        self.sender = sender
+        self.outlet = outlet or SenderOutlet(sender)
+        self.outbox = self.outlet.outbox
+        self.started = True
+        self.calls.begin()
+
+    def receive(self, box: AmpBox) -> None:
+        """Take a box to where it belongs.
+
+        Raises `MalformedAmpBox` for an answer to no question and an error without its code, and
+        `NoEmptyBoxes` for a box that is neither an answer nor an error nor a command.
+        """
+        if ANSWER in box:
+            self.calls.answer_received(box)
+        elif ERROR in box:
+            self.calls.error_received(box)
+        elif COMMAND in box:
+            self.responders.command_received(box)
+        else:
+            raise NoEmptyBoxes(f"neither a command nor an answer nor an error: {shortened(dict(box))}")
+
+    def send(self, box: AmpBox) -> None:
+        """Send a box; one with a `_sendTo` of its own decides itself how."""
+        if type(box)._sendTo is AmpBox._sendTo or self.sender is None:
+            self.outlet.post(box)
+        else:
+            box._sendTo(self.sender)
+
+    def hold(self) -> None:
+        """Let the questions wait from now on: the connection takes no more of them."""
+        self.calls.hold()
+
+    def release(self) -> None:
+        """Send the questions that waited, and begin the commands that waited for them to leave."""
+        self.calls.release()
+        self.responders.begin_waiting()
+
+    def is_busy(self) -> bool:
+        """Return whether an answer is awaited, or a command is not answered yet."""
+        return self.calls.is_open() or not self.responders.is_idle()
+
+    def progress(self) -> int:
+        """Return how many commands were begun and finished so far."""
+        return self.responders.progress
+
+    # --- the end ---
+
+    def refusal(self) -> AmpError | None:
+        """Return why nothing may be asked here and now, or None if it may be."""
+        if not self.closing or self.responders.is_inside():
+            return None
+        return ConnectionLost("the connection is closing")
+
+    def end(self, reason: BaseException, keep_backlog: bool = False) -> None:
+        """Fail every question, cancel the responders whose answers are not wanted any more.
+
+        With `keep_backlog`, commands that wait to begin, and want no answer, are still begun.
+        """
+        if not isinstance(reason, ConnectionLost | ProtocolSwitched):
+            lost = ConnectionLost("the connection was lost")
+            lost.__cause__ = reason
+            reason = lost
+        # First of all, since whoever waits for an answer is to be cancelled rather than told.
+        if isinstance(reason, ConnectionLost):
+            self.responders.abandon()
+        self.calls.end(reason)
+        self.responders.drop_backlog(keep_backlog)
+        self.moved()
+
+    def peer_finished(self, lost: ConnectionLost) -> None:
+        """The peer sends no more: no question can be answered; finish when all commands are."""
+        self.finishing = self.watched = True
+        self.calls.end(lost)
+        self.moved()
+
+    def moved(self) -> None:
+        """See whether all is done that somebody waits for."""
+        if self.finishing and self.responders.is_idle():
+            self.finishing = False
+            self.outlet.finish_writing()
+        if self._idle is not None:
+            self._idle.set()
+
+    def refuse_calls(self) -> None:
+        """Refuse questions from outside from now on: responders may still ask, on both sides."""
+        self.closing = True
+        self.calls.update()
+        self.responders.exempt_caller()
+
+    async def finish(self) -> None:
+        """Begin no new work from outside, and wait until all that was asked is answered.
+
+        The responder that has called `refuse_calls`, if one has, is not waited for.
+        """
+        self.parking = self.watched = True
+        while self.is_busy() or self.outlet.locked:
+            if self._idle is None:
+                self._idle = asyncio.Event()
+            self._idle.clear()
+            await self._idle.wait()
+
+    def forget(self) -> None:
+        """Forget the owner, so that it goes as soon as nobody else has it."""
+        self.owner = self.sender = None
+
+    def __repr__(self) -> str:
+        return repr(self.outlet)
+
+
+class _Unconnected:
+    """The sender of a session that has none yet."""
+
+    def sendBox(self, box: AmpBox) -> None:
+        raise RuntimeError("there is no connection yet; ask when connection_made was called")
+
+    def unhandledError(self, error: BaseException) -> None:
+        """Do nothing: there is nothing to close."""
+
+
+_UNCONNECTED = SenderOutlet(_Unconnected())

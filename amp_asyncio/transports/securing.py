@@ -1,0 +1,54 @@
+"""TLS on top of a transport that is in use already.
+
+`loop.start_tls` expects that no byte was read that its caller did not mean to read. `secured` gives the
+bytes that were read to the TLS layer all the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from typing import Any
+
+from .feeding import feed
+
+__all__ = ["secured"]
+
+
+async def secured(
+    raw: asyncio.Transport,
+    protocol: asyncio.Protocol,
+    context: ssl.SSLContext,
+    early: bytes | bytearray,
+    **options: Any,
+) -> asyncio.Transport:
+    """Return the transport that `loop.start_tls` puts on top of `raw`, after the handshake.
+
+    It may be closing already.
+
+    `early` is what was read already; nothing may wait to be written on `raw`. The `options` are those
+    of `loop.start_tls`.
+
+    Raises `OSError`, such as `ssl.SSLError` and `ConnectionError`, if the handshake fails.
+
+    `early` must reach the TLS layer after its `connection_made`, and before the next byte of the
+    socket. `start_tls` pauses reading, installs its protocol, and has both `connection_made` and
+    `resume_reading` called in the next turn of the loop, all before it waits for the first time. So
+    what is scheduled then runs in that same turn, after these two; the loop does not look at the socket
+    before the turn is over.
+    """
+    loop = asyncio.get_running_loop()
+    before = raw.get_protocol()
+    # Not eagerly, whatever the loop's task factory: it has to run in the turn in which this goes on.
+    starting = asyncio.Task(loop.start_tls(raw, protocol, context, **options), loop=loop)
+    try:
+        await asyncio.sleep(0)
+        layer: Any = raw.get_protocol()
+        if layer is not before:
+            loop.call_soon(feed, layer, bytes(early))
+        transport = await starting
+    finally:
+        starting.cancel()
+    if transport is None:
+        raise ConnectionAbortedError("the connection was lost during the TLS handshake")
+    return transport

@@ -1,0 +1,255 @@
+"""How conversations end: by the peer, by silence, and without losing what came before the end."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from support import Math, Notify, Patient, Sum, Wait, connected, listening, raw_client, reach, turns
+from ways import WAYS, joined, reached, serving
+
+from amp_asyncio import AMP, AmpBox, ConnectionLost, Limits, parseString
+
+
+def wait_box(name: bytes, tag: bytes) -> bytes:
+    return AmpBox(_command=b"Wait", _ask=tag, name=name).serialize()
+
+
+@asynccontextmanager
+async def half_closed(
+    limits: Limits, commands: bytes, way: str
+) -> AsyncIterator[tuple[Patient, asyncio.StreamReader]]:
+    """Yield a server that was sent `commands` and the end of the stream, and what the peer reads."""
+    made: asyncio.Queue[Patient] = asyncio.Queue()
+
+    def factory() -> Patient:
+        amp = Patient()
+        made.put_nowait(amp)
+        return amp
+
+    async with (
+        serving(way, factory, limits=limits) as server,
+        raw_client(server) as (reader, writer),
+    ):
+        writer.write(commands)
+        writer.write_eof()
+        amp = await made.get()
+        yield amp, reader
+        amp.abort()
+        await amp.wait_closed()
+
+
+# --- the peer has closed its side ---
+
+
+@pytest.mark.parametrize("way", ["tcp", "unix"])
+async def test_a_peer_that_sends_no_more_and_is_not_answered(
+    way: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with half_closed(Limits(eof_timeout=0.1), wait_box(b"x", b"1"), way) as (amp, reader):
+        assert await amp.started.get() == "x"
+        async with asyncio.timeout(5):
+            await amp.wait_closed()
+            with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+                await reader.readexactly(1)
+        assert amp.gate("x").cancelled(), "the responder was cancelled"
+        assert amp.finished == []
+    assert "nothing was answered for 0.1 seconds" in caplog.text
+
+
+@pytest.mark.parametrize("way", ["tcp", "unix"])
+async def test_a_peer_that_sends_no_more_and_is_answered_all_the_time(way: str) -> None:
+    """It has all the time that it takes, as long as no answer is late."""
+    names = [b"%d" % number for number in range(8)]
+    commands = b"".join(wait_box(name, name) for name in names)
+    async with half_closed(Limits(eof_timeout=0.2), commands, way) as (amp, reader):
+        loop = asyncio.get_running_loop()
+        for _ in names:
+            await amp.started.get()
+        began = loop.time()
+        answers = b""
+        for name in names:
+            late = loop.create_future()
+            loop.call_later(0.05, late.set_result, None)
+            await late
+            amp.let(name.decode())
+            answer = AmpBox(_answer=name, name=name).serialize()
+            answers += await reader.readexactly(len(answer))
+        assert [box[b"name"] for box in parseString(answers)] == names
+        assert loop.time() - began > 0.2
+        assert await reader.read() == b"", "and then it ends in order"
+        await amp.wait_closed()
+
+
+@pytest.mark.parametrize("way", ["tcp", "unix"])
+async def test_a_peer_that_sends_no_more_may_wait_for_ever(way: str) -> None:
+    async with half_closed(Limits(eof_timeout=None), wait_box(b"x", b"1"), way) as (amp, reader):
+        await amp.started.get()
+        passed = asyncio.Event()
+        asyncio.get_running_loop().call_later(0.3, passed.set)
+        await passed.wait()
+        assert amp.transport is not None
+        amp.let("x")
+        assert parseString(await reader.read()) == [{b"_answer": b"1", b"name": b"x"}]
+
+
+# The full hang-up of a UNIX socket is noticed by `transports/unix.py`.
+@pytest.mark.parametrize("command", [b"", wait_box(b"x", b"1")], ids=["idle", "running"])
+async def test_a_full_hang_up_of_a_unix_socket_ends_at_once(command: bytes) -> None:
+    made: asyncio.Queue[Patient] = asyncio.Queue()
+
+    def factory() -> Patient:
+        amp = Patient()
+        made.put_nowait(amp)
+        return amp
+
+    async with serving("unix", factory, limits=Limits(eof_timeout=None)) as server:
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        sock.connect(server.sockets[0].getsockname())
+        sock.sendall(command)
+        amp = await made.get()
+        if command:
+            await amp.started.get()
+        sock.close()
+        try:
+            async with asyncio.timeout(2):
+                await turns()
+                await amp.wait_closed()
+            assert not command or amp.gate("x").cancelled()
+        finally:
+            amp.abort()
+            await amp.wait_closed()
+
+
+# --- silence ---
+
+
+async def test_silence_ends_a_connection(caplog: pytest.LogCaptureFixture) -> None:
+    async with listening(Patient, limits=Limits(idle_timeout=0.1)) as server, reach(server) as client:
+        assert await client.callRemote(Sum, a=1, b=1) == {"total": 2}
+        async with asyncio.timeout(5):
+            await client.wait_closed()
+    assert "no complete box has arrived for 0.1 seconds" in caplog.text
+
+
+class Busy(Patient):
+    limits = Limits(idle_timeout=0.1)
+
+
+@pytest.mark.parametrize("asking", ["it", "its peer"])
+async def test_no_silence_while_there_is_work(asking: str) -> None:
+    """Neither while a question of its own is open, nor while it runs a responder."""
+    async with connected(Busy, Patient) as (busy, peer):
+        one, other = (busy, peer) if asking == "it" else (peer, busy)
+        answer = one.callRemote(Wait, name="x")
+        await other.started.get()
+        passed = asyncio.Event()
+        asyncio.get_running_loop().call_later(0.4, passed.set)
+        await passed.wait()
+        assert not answer.done()
+        assert busy.transport is not None
+        other.let("x")
+        assert await answer == {"name": "x"}
+        async with asyncio.timeout(5):
+            await busy.wait_closed()  # There is silence now.
+
+
+# --- nothing is lost ---
+
+
+class Counter(Math):
+    """Counts what it is told, and says when its connection is gone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: list[int] = []
+
+    @Notify.responder
+    async def notify(self, data: bytes) -> None:
+        await asyncio.sleep(0)
+        self.told.append(int(data))
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("end", ["close", "finish_writing", "close, unread"])
+async def test_commands_that_come_with_the_end_are_done(way: str, end: str) -> None:
+    """A peer that tells 1,000 things, and closes in order, is heard."""
+    async with joined(way, Counter) as (server, client):
+        if end == "close, unread":
+            server.transport.pause_reading()  # type: ignore[union-attr]
+        for number in range(1000):
+            client.callRemote(Notify, data=b"%d" % number)
+        if end == "finish_writing":
+            client.finish_writing()
+            closing = asyncio.ensure_future(client.wait_closed())
+        else:
+            closing = asyncio.ensure_future(client.close(timeout=5))
+        await turns()
+        if end == "close, unread" and server.transport is not None:
+            server.transport.resume_reading()
+        async with asyncio.timeout(5):
+            await closing
+            await server.wait_closed()
+            while len(server.told) < 1000 and len(asyncio.all_tasks()) > 1:
+                await asyncio.sleep(0)
+        assert server.told == [*range(1000)]
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_answers_that_come_with_the_end_are_given_out(way: str) -> None:
+    """A server that closes in order when it has answered 300 questions: each answer arrives."""
+    made: asyncio.Queue[Patient] = asyncio.Queue()
+
+    def factory() -> Patient:
+        amp = Patient()
+        made.put_nowait(amp)
+        return amp
+
+    async with serving(way, factory) as server:
+        client = await reached(way, server)
+        amp = await made.get()
+        answers = [client.callRemote(Wait, name=str(number)) for number in range(300)]
+        for _ in answers:
+            await amp.started.get()
+        closing = asyncio.ensure_future(server.close(timeout=5))
+        await turns()
+        for number in range(300):
+            amp.let(str(number))
+        async with asyncio.timeout(5):
+            assert [answer["name"] for answer in await asyncio.gather(*answers)] == [
+                str(number) for number in range(300)
+            ]
+            await closing
+            await client.wait_closed()
+
+
+class Telling(AMP):
+    """Answers in place, and closes when the last of 300 questions has come."""
+
+    asked = 0
+
+    @Sum.responder
+    def sum(self, a: int, b: int) -> dict[str, int]:
+        self.asked += 1
+        if self.asked == 300:
+            asyncio.get_running_loop().call_soon(self.finish_writing)
+        return {"total": a + b}
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_answers_in_one_piece_with_the_end_are_given_out(way: str) -> None:
+    async with joined(way, Telling) as (server, client):
+        answers = [client.callRemote(Sum, a=number, b=1) for number in range(300)]
+        async with asyncio.timeout(5):
+            totals = await asyncio.gather(*answers, return_exceptions=True)
+            await server.wait_closed()
+            await client.wait_closed()
+        assert totals == [{"total": number + 1} for number in range(300)]
+        with pytest.raises(ConnectionLost):
+            await client.callRemote(Sum, a=1, b=1)
+        last: Any = client.transport
+        assert last is None
