@@ -53,8 +53,10 @@ class Limits:
             name, value = field.name, getattr(self, field.name)
             if value is None and field.type == "float | None":
                 continue
-            if not isinstance(value, int if field.type == "int" else (int, float)):
-                raise TypeError(f"{name} must be a number, not {value!r}")
+            whole = field.type == "int"
+            if not isinstance(value, int if whole else (int, float)):
+                kind = "an integer" if whole else "a number"
+                raise TypeError(f"{name} must be {kind}, not {value!r}")
             if not value > 0:
                 raise ValueError(f"{name} must be positive, not {value!r}")
         if self.window > self.max_backlog:

@@ -47,6 +47,9 @@ def secure(connection: Connection, terms: TLSTerms, done: Callable[[Exception | 
                 f"the TLS handshake failed: {str(error) or type(error).__name__}"
             )
             failure.__cause__ = failure.__cause__ or error
+        elif connection.state is not State.CHANGING:
+            shaking.result().abort()
+            failure = ConnectionLost("the connection was closed at the end of the TLS handshake")
         if failure is None:
             connection.host_certificate = terms.certificate
             done(None)
@@ -92,9 +95,6 @@ async def _handshake(connection: Connection, terms: TLSTerms, early: bytes) -> a
 
 def _go_on(connection: Connection, transport: asyncio.Transport) -> None:
     """Go on over TLS: `transport` is on top of the old one, and its own buffer is empty."""
-    if connection.state is not State.CHANGING:
-        transport.abort()
-        return
     connection.transport = transport
     logger.info("%r: secured by TLS", connection)
     connection.outbox.open(transport, connection.loop.call_soon)

@@ -501,6 +501,17 @@ async def test_the_connection_is_lost_before_it_is_written() -> None:
             await question
 
 
+async def test_the_connection_is_lost_before_the_second_is_written() -> None:
+    async with pair() as (_, amp):
+        before = open_descriptors()
+        questions = [amp.callRemote(Read, file=FILE) for _ in range(3)]
+        amp.abort()
+        assert open_descriptors() == before
+        for question in questions:
+            with pytest.raises(ConnectionLost):
+                await question
+
+
 async def test_the_peer_does_not_read() -> None:
     """What waits in the transport is closed with it."""
     async with raw_peer() as (amp, _):

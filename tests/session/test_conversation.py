@@ -143,6 +143,69 @@ async def test_bad_arguments_raise_at_once_and_nothing_is_sent(
     assert received == [{b"_command": b"Sum", b"_ask": b"1", b"a": b"1", b"b": b"1"}]
 
 
+@pytest.mark.parametrize("size", [1, 70_000])
+async def test_an_argument_that_asks_while_it_is_encoded(size: int) -> None:
+    class Asking(Integer):
+        def toString(self, value: int) -> bytes:
+            inner.append(amp.callRemote(Sum, a=1, b=1))
+            return b"1" * size
+
+    class Ask(Command):
+        arguments = [(b"number", Asking())]
+
+    inner: list[asyncio.Future[Any]] = []
+    amp, transport = on_transport()
+    if size == 1:
+        outer = amp.callRemote(Ask, number=1)
+        await turns()
+        for number, box in enumerate(transport.boxes()):
+            assert box[b"_command"] == (b"Sum", b"Ask")[number]
+            answer = AmpBox(_answer=box[b"_ask"])
+            if box[b"_command"] == b"Sum":
+                answer[b"total"] = b"2"
+            amp.data_received(answer.serialize())
+        assert await outer == {}
+        assert await inner[0] == {"total": 2}
+    else:
+        with pytest.raises(TooLong):
+            amp.callRemote(Ask, number=1)
+    amp.connection_lost(None)
+    for future in inner:
+        future.exception()
+    tags = [box[b"_ask"] for box in transport.boxes()]
+    assert len(set(tags)) == len(tags)
+
+
+async def test_a_box_sender_that_asks_and_then_fails() -> None:
+    class Failing(Math):
+        def sendBox(self, box: AmpBox) -> None:
+            if box[b"_command"] == b"Echo":
+                inner.append(self.callRemote(Sum, a=1, b=1))
+                raise ValueError("not this one")
+            super().sendBox(box)
+
+    inner: list[asyncio.Future[Any]] = []
+    amp, transport = on_transport(Failing)
+    with pytest.raises(ValueError, match="not this one"):
+        amp.callRemote(Echo, data=b"x")
+    (asked,) = transport.boxes()
+    amp.data_received(AmpBox(_answer=asked[b"_ask"], total=b"2").serialize())
+    assert await inner[0] == {"total": 2}
+    amp.connection_lost(None)
+
+
+async def test_a_box_sender_that_ends_the_connection() -> None:
+    class Ending(Math):
+        def sendBox(self, box: AmpBox) -> None:
+            transport.protocol.connection_lost(None)
+            super().sendBox(box)
+
+    amp, transport = on_transport(Ending)
+    with pytest.raises(ConnectionLost):
+        await amp.callRemote(Sum, a=1, b=1)
+    assert not transport.written
+
+
 async def test_a_cancelled_question_is_forgotten_and_its_late_answer_dropped() -> None:
     async with connected(Patient) as (server, client):
         task = asyncio.ensure_future(client.callRemote(Wait, name="a"))

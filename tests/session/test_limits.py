@@ -45,6 +45,21 @@ def test_limits_are_positive(name: str, value: int) -> None:
         Limits(**{name: value})
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "kind"),
+    [
+        ("window", None, "an integer"),
+        ("window", "64", "an integer"),
+        ("max_box_size", 1.5, "an integer"),
+        ("stall_timeout", None, "a number"),
+        ("eof_timeout", "30", "a number"),
+    ],
+)
+def test_limits_are_numbers(name: str, value: Any, kind: str) -> None:
+    with pytest.raises(TypeError, match=f"^{name} must be {kind}, not {value!r}$"):
+        Limits(**{name: value})
+
+
 def test_a_window_is_no_larger_than_the_backlog() -> None:
     with pytest.raises(ValueError, match="larger than the backlog"):
         Limits(window=2, max_backlog=1)

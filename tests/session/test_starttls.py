@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import uvloop
 from fakes import Recorder, Sender, Transport
 from pki import issue
 from support import Divide, Echo, Math, Sum, Switching, SwitchTo, connected, on_transport, raw_client
@@ -612,6 +613,33 @@ async def test_aborted_at_each_step(when: str) -> None:
                 await secured
         await client.wait_closed()
         await server.wait_closed()
+
+
+@pytest.mark.parametrize("who", ["server", "client"])
+async def test_aborted_in_each_turn_of_the_handshake(who: str) -> None:
+    """The last of these comes after it has succeeded."""
+    if who == "client" and isinstance(asyncio.get_running_loop(), uvloop.Loop):
+        pytest.skip(
+            "uvloop complains of the transport that it was given, in the turn after start_tls()"
+        )
+    step, over = 0, False
+    while not over:
+        async with connected(Secure, Told, unix=False) as (server, client):
+            secured = client.callRemote(StartTLS)
+            await server.asked.wait()
+            for _ in range(step):
+                await asyncio.sleep(0)
+            over = secured.done() and not secured.exception()
+            amp = server if who == "server" else client
+            amp.abort()
+            if not over:
+                # A server that aborts may have said before that the handshake is done.
+                with pytest.raises(ConnectionLost) if who == "client" else suppress(ConnectionLost):
+                    await secured
+            await client.wait_closed()
+            await server.wait_closed()
+        step += 1
+    assert step > 3
 
 
 async def test_lost_before_the_handshake_began() -> None:

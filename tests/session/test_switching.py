@@ -427,6 +427,23 @@ async def test_closing_while_a_switch_is_in_doubt() -> None:
         server.gate.set()
 
 
+async def test_refused_among_what_is_given_out_after_the_loss() -> None:
+    """Sixty-four boxes are given out in one turn; the refusal comes in the next one."""
+    amp, transport = on_transport()
+    switched = amp.callRemote(SwitchTo, Recorder, name="x")
+    later = amp.callRemote(Sum, a=1, b=1)
+    notice = AmpBox(_command=b"Echo", data=b"x").serialize()
+    refusal = AmpBox(_error=b"1", _error_code=b"NO", _error_description=b"no").serialize()
+    amp.data_received(64 * notice + refusal)
+    amp.connection_lost(None)
+    with pytest.raises(PermissionError):
+        await switched
+    with pytest.raises(ConnectionLost):
+        await later
+    await amp.wait_closed()
+    assert [box[b"_command"] for box in transport.boxes()] == [b"SwitchTo"]
+
+
 async def test_a_fatal_error_in_doubt_closes_after_the_refusal() -> None:
     class Client(Math):
         @Explode.responder

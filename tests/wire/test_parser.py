@@ -29,6 +29,11 @@ LIMITS = [
 LIMIT_CUTS = [1, 2, 3, 4, 5, 6, 7, 8, 9, 263, 264, 265, 266, 40_000, 65_000, 65_801, 65_802, 65_803]
 
 
+def test_there_are_two_versions() -> None:
+    with pytest.raises(ValueError, match="versions 1 and 2, not 3"):
+        BoxParser(version=3)
+
+
 @given(BOXES, CUTS)
 @example(LIMITS, [])
 @example(LIMITS, LIMIT_CUTS)
