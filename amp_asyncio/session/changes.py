@@ -101,9 +101,9 @@ class ChangingCommand(Command):
         if not cls.requiresAnswer:
             raise TypeError(f"{cls.__name__} changes the connection, and so requires an answer")
 
+    @abstractmethod
     def _change(self, outlet: ChangeableOutlet) -> Change:
         """Return the change that is asked for; raises if it cannot be."""
-        raise NotImplementedError
 
     def _doCommand(self, proto: Any) -> Any:
         session = session_of(proto)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from ..errors import ConnectionLost
+from ..errors import AmpError, ConnectionLost
 from ..wire.boxes import AmpBox, BoxReceiver, BoxSender
 from .outlets import Outlet
 from .session import Session
@@ -31,7 +31,7 @@ class Receiver(Protocol):
     def peer_finished(self, lost: ConnectionLost) -> None: ...
     def refuse_calls(self) -> None: ...
     async def finish(self) -> None: ...
-    def end(self, reason: Exception, keep_backlog: bool) -> None: ...
+    def end(self, reason: AmpError, keep_backlog: bool) -> None: ...
     def forget(self) -> None: ...
 
 
@@ -74,7 +74,7 @@ class ForeignReceiver:
     async def finish(self) -> None:
         await self._session.finish()
 
-    def end(self, reason: Exception, keep_backlog: bool) -> None:
+    def end(self, reason: AmpError, keep_backlog: bool) -> None:
         self.receiver.stopReceivingBoxes(reason)
 
     def forget(self) -> None:

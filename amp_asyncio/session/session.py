@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from ..errors import AmpError, ConnectionLost, NoEmptyBoxes, ProtocolSwitched, shortened
+from ..errors import AmpError, ConnectionLost, NoEmptyBoxes, shortened
 from ..limits import Limits
 from ..wire.boxes import ANSWER, COMMAND, ERROR, AmpBox, BoxReceiver, BoxSender
 from .calls import Calls
@@ -144,15 +144,11 @@ class Session:
             return None
         return ConnectionLost("the connection is closing")
 
-    def end(self, reason: BaseException, keep_backlog: bool = False) -> None:
+    def end(self, reason: AmpError, keep_backlog: bool = False) -> None:
         """Fail every question, cancel the responders whose answers are not wanted any more.
 
         With `keep_backlog`, commands that wait to begin, and want no answer, are still begun.
         """
-        if not isinstance(reason, ConnectionLost | ProtocolSwitched):
-            lost = ConnectionLost("the connection was lost")
-            lost.__cause__ = reason
-            reason = lost
         # First of all, since whoever waits for an answer is to be cancelled rather than told.
         if isinstance(reason, ConnectionLost):
             self.responders.abandon()

@@ -86,8 +86,8 @@ class _Switch(Change):
             if not isinstance(inner, asyncio.BaseProtocol):
                 raise TypeError(f"the factory returned {inner!r}, which is not an asyncio.BaseProtocol")
         except Exception as error:
-            if future is not None:
-                future.set_exception(raisable(error))
+            assert future is not None, "a responder has made its protocol before it answers"
+            future.set_exception(raisable(error))
             outlet.give_up(lost("no protocol to switch to", error))
             return
         if future is not None:

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import os
 import socket
 import warnings
@@ -163,10 +162,8 @@ class DescriptorTransport(asyncio.Transport):
             self.close()
 
     def _peer_hung_up(self) -> None:
-        """End a connection that was kept open for a peer that is gone."""
-        if self._outgoing.size:
-            self._end_soon(ConnectionResetError(errno.ECONNRESET, "the peer has hung up"))
-        elif not self._eof_written:
+        """End a connection that was kept open for a peer that is gone; a write would notice it, too."""
+        if not self._outgoing.size and not self._eof_written:
             self._end_soon(None)
 
     def _call(self, method: str, *arguments: Any) -> Any:

@@ -15,6 +15,7 @@ from support import (
     Sum,
     Wait,
     connected,
+    limited,
     listening,
     on_transport,
     reach,
@@ -203,6 +204,23 @@ async def test_new_commands_wait_until_a_responder_asks() -> None:
     await closing
 
 
+async def test_new_commands_begin_after_those_that_waited_before() -> None:
+    amp, transport = limited(Worker, max_concurrent_responders=1)
+    amp.data_received(question(b"Relay", 1, depth=b"1"))
+    await amp.began.wait()
+    amp.data_received(question(b"Sum", 2, a=b"1", b=b"2"))
+    closing = asyncio.ensure_future(amp.close(timeout=5))
+    await turns()
+    amp.data_received(question(b"Sum", 3, a=b"1", b=b"2"))
+    amp.gate.set()
+    await transport.until(transport.boxes)
+    amp.data_received(AmpBox(_answer=b"1", hops=b"0").serialize())
+    await transport.until(lambda: "write_eof" in transport.done)
+    assert answered(transport) == [b"1", b"2", b"3"]
+    amp.connection_lost(None)
+    await closing
+
+
 async def test_new_commands_are_not_begun_when_nobody_asks() -> None:
     amp, transport = on_transport(Patient)
     patient: Any = amp
@@ -230,11 +248,11 @@ async def test_commands_that_were_read_are_answered(commands: int, called: bytes
     amp, transport = on_transport(Math)
     amp.data_received(b"".join(question(called, tag, a=b"1", b=b"1") for tag in range(commands)))
     assert len(transport.boxes()) < commands
-    closing = asyncio.ensure_future(amp.close(timeout=5))
+    closing = [asyncio.ensure_future(amp.close(timeout=5)) for _ in range(2)]
     await transport.until(lambda: "write_eof" in transport.done)
     assert sorted(int(tag, 16) for tag in answered(transport)) == [*range(commands)]
     amp.connection_lost(None)
-    await closing
+    await asyncio.gather(*closing)
 
 
 # --- in time ---

@@ -221,6 +221,19 @@ async def test_reading_pauses_at_the_backlog_and_goes_on_at_half_of_it() -> None
     assert amp.started.empty(), "those that waited are dropped"
 
 
+async def test_a_backlog_that_comes_after_the_loss_holds_nothing_up() -> None:
+    """Sixty-four boxes are given out in one turn; the others come after the loss."""
+    amp, _ = limited(Patient, max_concurrent_responders=1, window=50_000, max_backlog=50_000)
+    waits = b"".join(command(b"Wait", number, name=b"x") for number in range(64))
+    notices = 2 * command(b"Notify", None, data=bytes(50_000))
+    amp.data_received(waits + notices)
+    assert await amp.started.get() == "x"
+    amp.connection_lost(None)
+    await amp.wait_closed()
+    for _ in range(2):
+        assert await amp.notified.get() == bytes(50_000)
+
+
 async def test_no_command_begins_while_too_many_answers_are_not_taken() -> None:
     amp, transport = limited(window=1000, max_backlog=4000)
     amp.pause_writing()

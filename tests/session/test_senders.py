@@ -21,6 +21,7 @@ from amp_asyncio import (
     Limits,
     MalformedAmpBox,
     QuitBox,
+    TooLong,
 )
 
 
@@ -76,6 +77,18 @@ def test_an_answer_that_no_box_holds() -> None:
     dispatcher.ampBoxReceived(command("Sum", a=b"1", b=b"2"))
     assert [box[b"_error_code"] for box in sender.sent] == [b"UNKNOWN"]
     assert not sender.errors
+
+
+def test_a_sender_that_cannot_send_even_the_error() -> None:
+    class Strict(Sender):
+        def sendBox(self, box: AmpBox) -> None:
+            raise error
+
+    error = TooLong(True, True, b"")
+    sender, dispatcher = Strict(), BoxDispatcher(Locator())
+    dispatcher.startReceivingBoxes(sender)
+    dispatcher.ampBoxReceived(command("Sum", a=b"1", b=b"2"))
+    assert sender.errors == [error]
 
 
 def test_before_it_has_a_sender() -> None:
@@ -263,6 +276,20 @@ async def test_a_plain_responder_that_ends_the_program(error: type[BaseException
     amp.connection_lost(None)
 
 
+async def test_a_fatal_error_of_a_command_that_wants_no_answer() -> None:
+    class Fatal(AMP):
+        @Explode.responder
+        def explode(self) -> dict[str, int]:
+            raise EOFError("the end")
+
+    amp, transport = Fatal(), Transport()
+    amp.connection_made(transport)
+    amp.data_received(command("Explode", ask=False).serialize())
+    assert transport.done == ["write_eof"]
+    assert not transport.written
+    amp.connection_lost(None)
+
+
 async def test_a_plain_responder_asks_while_its_side_closes() -> None:
     class Curious(Patient):
         @Divide.responder
@@ -293,6 +320,28 @@ class Full(Transport):
     def write(self, data: bytes) -> None:
         super().write(data)
         self.protocol.pause_writing()
+
+
+class Nested(Math):
+    """Sends another command before each."""
+
+    def sendBox(self, box: AmpBox) -> None:
+        if box[b"data"] != b"first":
+            self.first = self.callRemote(Notify, data=b"first")
+        super().sendBox(box)
+
+
+async def test_commands_without_an_answer_that_send_one_another() -> None:
+    amp, transport = Nested(), Full()
+    transport.protocol = amp
+    amp.connection_made(transport)
+    sent = amp.callRemote(Notify, data=b"second")
+    await asyncio.sleep(0)
+    assert [box[b"data"] for box in transport.boxes()] == [b"first", b"second"]
+    amp.first.cancel()
+    assert not sent.done()
+    amp.connection_lost(None)
+    assert await sent is None
 
 
 @pytest.mark.parametrize("end", ["resume_writing", "connection_lost"])

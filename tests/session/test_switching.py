@@ -427,6 +427,32 @@ async def test_closing_while_a_switch_is_in_doubt() -> None:
         server.gate.set()
 
 
+async def test_a_responder_that_asks_for_a_switch_itself_cannot_agree(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Both(Math):
+        @SwitchTo.responder
+        def switch(self, name: str) -> Any:
+            self.switched = self.callRemote(SwitchTo, Recorder, name="y")
+            return Recorder()
+
+    amp, transport = on_transport(Both)
+    amp.data_received(switch_box())
+    assert "both sides want to change the connection at once" in caplog.text
+    assert [box[b"_command"] for box in transport.boxes()] == [b"SwitchTo"]
+    amp.data_received(AmpBox(_error=b"1", _error_code=b"NO", _error_description=b"").serialize())
+    with pytest.raises(PermissionError):
+        await amp.switched
+    assert transport.boxes()[1:] == [
+        AmpBox(
+            _error=b"1",
+            _error_code=b"UNKNOWN",
+            _error_description=transport.boxes()[1][b"_error_description"],
+        )
+    ]
+    amp.connection_lost(None)
+
+
 async def test_refused_among_what_is_given_out_after_the_loss() -> None:
     """Sixty-four boxes are given out in one turn; the refusal comes in the next one."""
     amp, transport = on_transport()
