@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from .composed import Composed, connection_of, is_of_this_package
 from .connection.connection import Connection
+from .connection.ending import peer_ended
 from .connection.starting import begin, call_override
 from .limits import Limits
 from .session.life import State
@@ -130,7 +131,7 @@ class BinaryBoxProtocol(Composed, asyncio.Protocol):
 
         An override is told; what it returns does not matter.
         """
-        return connection_of(self).peer_ended()
+        return peer_ended(connection_of(self))
 
     def pause_writing(self) -> None:
         """The transport's buffer is full: new questions wait. An override is told."""

@@ -18,7 +18,7 @@ BENCHMARKS = Path(__file__).with_name("benchmarks")
 PATIENCE = 60
 
 # Those that need nothing but what the tests need.
-PEERS = "bare,coalescing,ours,ours-async,ours-wide,twisted"
+PEERS = "bare,coalescing,ours,ours-2,ours-async,ours-wide,twisted"
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="it looks into /proc")
 

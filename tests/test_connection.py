@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import tracemalloc
 
 import pytest
 from fakes import Transport
@@ -171,6 +172,18 @@ async def test_asking_before_there_is_a_connection() -> None:
     with pytest.raises(RuntimeError, match="connection_made"):
         AMP().callRemote(Sum, a=1, b=1)
     assert repr(AMP()) == "<AMP not connected>"
+
+
+async def test_a_read_takes_no_more_memory_than_what_comes() -> None:
+    async with connected(Math, AMP) as (_, client):
+        await client.callRemote(Sum, a=1, b=1)
+        tracemalloc.start()
+        try:
+            await client.callRemote(Sum, a=1, b=1)
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert peak < 64 * 1024
 
 
 async def test_bytes_before_there_is_a_connection() -> None:

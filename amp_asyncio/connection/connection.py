@@ -1,4 +1,4 @@
-"""The connection: the `asyncio.Protocol` between a transport and a session.
+"""The connection: the `asyncio.BufferedProtocol` between a transport and a session.
 
 It tells both sides of the beginning and the end, and of what happens in between. What comes is in
 `inbox.py`, what is sent in `session/outbox.py`, and the states in `session/life.py`. How it starts, how
@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from ..commands.exchange import Exchange
-from ..errors import AmpError, ConnectionLost, MalformedAmpBox
+from ..errors import AmpError, ConnectionLost
 from ..limits import Limits
 from ..session.life import Event, Pause, State, following
 from ..session.outbox import Outbox
@@ -22,7 +22,7 @@ from ..session.receivers import Receiver
 from ..tls.failures import certificate_error
 from ..wire.boxes import AmpBox
 from . import changing
-from .ending import Linger, PeerEnd
+from .ending import Linger, PeerEnd, peer_ended
 from .inbox import Inbox
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ logger = logging.getLogger("amp_asyncio")
 _ENDED: Final[frozenset[State]] = frozenset((State.LOST, State.SWITCHED))
 
 
-class Connection(asyncio.Protocol):
+class Connection(asyncio.BufferedProtocol):
     """One connection of `owner`, which is the object that people see.
 
     Attributes:
@@ -50,9 +50,11 @@ class Connection(asyncio.Protocol):
         host_certificate: what this side presented when StartTLS was done, or None.
         limits: how much it may take.
         where: the addresses of both ends, which the transport forgets before its loss is logged.
+        buffer: where the transport puts what it has read.
         adopts: whether the owner may put another transport in place of the one that it was given.
         filters: whether the owner's class overrides what is done for each piece of the stream.
         intercepts: whether it overrides what is done for each box that is sent.
+        peer_end: what ends the connection when its peer has closed its side and gets no more answers.
         securing: whether the change that is under way is StartTLS.
         peer_finished: whether the peer has closed its side.
         error: what ended the connection, if it is known better than the transport knows it.
@@ -65,8 +67,8 @@ class Connection(asyncio.Protocol):
         "_closed",
         "_finish_when_settled",
         "_linger",
-        "_peer_end",
         "adopts",
+        "buffer",
         "error",
         "filters",
         "host_certificate",
@@ -77,6 +79,7 @@ class Connection(asyncio.Protocol):
         "loop",
         "outbox",
         "owner",
+        "peer_end",
         "peer_finished",
         "receiver",
         "securing",
@@ -86,6 +89,7 @@ class Connection(asyncio.Protocol):
     )
 
     owner: Any
+    buffer: memoryview
     loop: asyncio.AbstractEventLoop
     receiver: Receiver
 
@@ -106,7 +110,7 @@ class Connection(asyncio.Protocol):
         self._finish_when_settled = False
         self._closed: asyncio.Event | None = None  # Made when somebody waits for the end.
         self._linger: Linger | None = None
-        self._peer_end: PeerEnd | None = None
+        self.peer_end: PeerEnd | None = None
 
     def happen(self, event: Event) -> None:
         """Change the state; nothing else does. `RuntimeError` if that cannot happen."""
@@ -121,6 +125,17 @@ class Connection(asyncio.Protocol):
                 logger.exception("%r: %s() failed", self, name)
 
     # --- what comes ---
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Return where the transport is to put what it reads; see `starting.py`."""
+        return self.buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Take the bytes that the transport has put into the buffer."""
+        if self.filters:
+            self.data_received(bytes(self.buffer[:nbytes]))
+        else:
+            self.inbox.receive(self.buffer[:nbytes])
 
     def data_received(self, data: bytes) -> None:
         """Take bytes of the stream; the owner's class may have a filter for them."""
@@ -257,38 +272,9 @@ class Connection(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         """Note that the peer sends no more; return whether the connection stays open."""
-        stays_open = self.peer_ended()
+        stays_open = peer_ended(self)
         self._hook("eof_received")
         return stays_open
-
-    def peer_ended(self) -> bool:
-        """Do what `eof_received` does, without the hook.
-
-        The commands that came before the end are answered, then the connection closes. Our own
-        questions fail, because no answer can come. Over TLS, which cannot be closed on one side alone,
-        the connection closes at once.
-        """
-        transport = self.transport
-        in_use = self.state in (State.OPEN, State.CHANGING)
-        if in_use and not self.peer_finished and transport is not None:
-            self.peer_finished = True
-            if self.state is State.OPEN and transport.can_write_eof() and self.receiver.is_session:
-                self._peer_end = PeerEnd(self, self.limits.eof_timeout)
-            self.inbox.when_given_out(self._boxes_ended)
-        return self._peer_end is not None and self.state is State.OPEN
-
-    def _boxes_ended(self) -> None:
-        """Go on after the last box: nothing but the end of the stream is left."""
-        if self.inbox.in_box and self.error is None:
-            self.error = MalformedAmpBox("the peer ended the connection in the middle of a box")
-            logger.warning("%r: %s", self, self.error)
-        if self._peer_end is not None and self.state is State.OPEN:
-            why = f": {self.error}" if self.error else ""
-            reason = ConnectionLost(f"the peer closed its side of the connection{why}")
-            reason.__cause__ = self.error
-            self.receiver.peer_finished(reason)
-        else:
-            self.outbox.flush()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End, when all that came before the loss was given out."""
@@ -329,7 +315,7 @@ class Connection(asyncio.Protocol):
     def stop_reading(self) -> None:
         """Drop what still comes."""
         self.inbox.close()
-        for timer in (self._linger, self.inbox.silence, self._peer_end):
+        for timer in (self._linger, self.inbox.silence, self.peer_end):
             if timer is not None:
                 timer.cancel()
 

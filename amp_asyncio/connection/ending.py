@@ -9,15 +9,20 @@ then (`Linger`). A peer that closes its own side first is answered for as long a
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ConnectionLost
+from ..errors import ConnectionLost, MalformedAmpBox
+from ..session.life import State
 
 if TYPE_CHECKING:
     from .connection import Connection
 
-__all__ = ["Linger", "PeerEnd", "Silence", "close"]
+__all__ = ["Linger", "PeerEnd", "Silence", "close", "peer_ended"]
+
+logger = logging.getLogger("amp_asyncio")
 
 # How many seconds the peer has to close its side once the kernel has all our bytes, and how many of
 # these periods it has to let the kernel have them.
@@ -134,6 +139,37 @@ class PeerEnd(_Timer):
                     f"{self._timeout} seconds"
                 )
             )
+
+
+def peer_ended(connection: Connection) -> bool:
+    """Note that the peer sends no more; return whether the connection stays open.
+
+    The commands that came before the end are answered, then the connection closes. Our own questions
+    fail, because no answer can come. Over TLS, which cannot be closed on one side alone, the connection
+    closes at once.
+    """
+    transport, is_open = connection.transport, connection.state is State.OPEN
+    in_use = is_open or connection.state is State.CHANGING
+    if in_use and not connection.peer_finished and transport is not None:
+        connection.peer_finished = True
+        if is_open and transport.can_write_eof() and connection.receiver.is_session:
+            connection.peer_end = PeerEnd(connection, connection.limits.eof_timeout)
+        connection.inbox.when_given_out(partial(_boxes_ended, connection))
+    return connection.peer_end is not None and connection.state is State.OPEN
+
+
+def _boxes_ended(connection: Connection) -> None:
+    """Go on after the last box: nothing but the end of the stream is left."""
+    if connection.inbox.in_box and connection.error is None:
+        connection.error = MalformedAmpBox("the peer ended the connection in the middle of a box")
+        logger.warning("%r: %s", connection, connection.error)
+    if connection.peer_end is not None and connection.state is State.OPEN:
+        why = f": {connection.error}" if connection.error else ""
+        reason = ConnectionLost(f"the peer closed its side of the connection{why}")
+        reason.__cause__ = connection.error
+        connection.receiver.peer_finished(reason)
+    else:
+        connection.outbox.flush()
 
 
 async def close(connection: Connection, timeout: float | None) -> None:

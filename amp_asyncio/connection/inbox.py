@@ -71,7 +71,7 @@ class Inbox:
         self._parser = parser
         self._log_as = log_as
 
-    def receive(self, data: bytes) -> None:
+    def receive(self, data: bytes | memoryview) -> None:
         """Give out each box that is complete now; bytes that are not AMP abort the connection."""
         if not self.pauses:
             self._parser.feed(data)

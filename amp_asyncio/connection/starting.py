@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
+from weakref import WeakKeyDictionary
 
 from ..limits import Limits
 from ..session.life import Event, State
@@ -24,6 +25,14 @@ if TYPE_CHECKING:
 __all__ = ["begin", "call_override"]
 
 logger = logging.getLogger("amp_asyncio")
+
+# How many bytes are read at once: as many as asyncio itself reads.
+_BUFFER_SIZE = 256 * 1024
+
+# What the connections of an event loop read into. They share it: each piece of the stream is copied
+# before the next one is read. (Without it, asyncio allocates that much memory for each read, however
+# few bytes come, which costs more than all else that is done to receive a small box.)
+_BUFFERS: WeakKeyDictionary[asyncio.AbstractEventLoop, memoryview] = WeakKeyDictionary()
 
 
 def begin(connection: Connection, transport: asyncio.BaseTransport, receiver: Receiver) -> bool:
@@ -50,7 +59,11 @@ def begin(connection: Connection, transport: asyncio.BaseTransport, receiver: Re
         return False
     connection.transport = given
     connection.receiver = receiver
-    connection.loop = asyncio.get_running_loop()
+    connection.loop = loop = asyncio.get_running_loop()
+    buffer = _BUFFERS.get(loop)
+    if buffer is None:
+        buffer = _BUFFERS[loop] = memoryview(bytearray(_BUFFER_SIZE))
+    connection.buffer = buffer
     name = given.get_extra_info
     connection.where = f"{name('sockname')!r} to {name('peername')!r}"
     with suppress(NotImplementedError):  # Such a transport tells the owner, which tells the connection.

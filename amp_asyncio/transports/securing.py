@@ -17,7 +17,7 @@ __all__ = ["secured"]
 
 async def secured(
     raw: asyncio.Transport,
-    protocol: asyncio.Protocol,
+    protocol: asyncio.BaseProtocol,
     context: ssl.SSLContext,
     early: bytes | bytearray,
     **options: Any,

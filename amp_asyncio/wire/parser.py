@@ -96,6 +96,10 @@ class BoxParser:
         """
         if self._later is not None:
             self._join()
+        if self._position == len(self._data):
+            self._data = b""
+            self._position = 0
+            return None
         box = self._box
         if box is None:
             # Skips __init__, which only looks for keys of type str.

@@ -29,6 +29,8 @@ LIMITS = {
     f"{COALESCING}, uvloop": "limit, uvloop",
     OURS: "limit",
     f"{OURS}, uvloop": "limit, uvloop",
+    f"{OURS}, version 2": "limit",
+    f"{OURS}, version 2, uvloop": "limit, uvloop",
     f"{OURS}, async def": "limit",
     f"{OURS}, async def, uvloop": "limit, uvloop",
     TWISTED: "limit",

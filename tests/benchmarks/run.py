@@ -53,6 +53,8 @@ ROWS = [
     Row("limit, coalescing, uvloop", "coalescing", "uvloop"),
     Row("amp_asyncio", "ours", "asyncio"),
     Row("amp_asyncio, uvloop", "ours", "uvloop"),
+    Row("amp_asyncio, version 2", "ours-2", "asyncio"),
+    Row("amp_asyncio, version 2, uvloop", "ours-2", "uvloop"),
     Row("amp_asyncio, async def", "ours-async", "asyncio"),
     Row("amp_asyncio, async def, uvloop", "ours-async", "uvloop"),
     Row("Twisted AMP", "twisted", "its reactor"),

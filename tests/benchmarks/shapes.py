@@ -19,10 +19,10 @@ __all__ = ["IMPORTS", "SHAPES", "Row", "Sample", "Scale", "Shape", "take", "take
 VALUE = 60_000
 
 #: Who takes part in the shapes that are for comparison.
-ALL = frozenset("bare coalescing ours ours-async twisted websockets grpc".split())
+ALL = frozenset("bare coalescing ours ours-2 ours-async twisted websockets grpc".split())
 #: Who is not the same as another in what a connection takes. (Idle channels of gRPC's are left out of
 #: the memory: making 5,000 takes longer than all else in a round, at some 17 KB each.)
-DISTINCT = ALL - {"coalescing", "ours-async"}
+DISTINCT = ALL - {"coalescing", "ours-2", "ours-async"}
 
 
 @dataclass(frozen=True)
@@ -48,9 +48,7 @@ class Shape:
     order: str = "calls"
     arguments: dict[str, Any] = field(default_factory=dict)
     per_call: float = 1.0
-    kinds: frozenset[str] = frozenset(
-        {"bare", "coalescing", "ours", "ours-async", "twisted", "websockets", "grpc"}
-    )
+    kinds: frozenset[str] = ALL
     held: int = 0
 
     @property

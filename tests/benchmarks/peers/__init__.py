@@ -25,6 +25,7 @@ KINDS = {
     "bare": ("bare", "Bare", ()),
     "coalescing": ("bare", "Coalescing", ()),
     "ours": ("ours", "Ours", ("amp_asyncio",)),
+    "ours-2": ("ours", "OursVersion2", ("amp_asyncio",)),
     "ours-async": ("ours", "OursAsync", ("amp_asyncio",)),
     "ours-wide": ("ours", "OursWide", ("amp_asyncio",)),
     "twisted": ("twisted_amp", "TwistedAMP", ("twisted", "OpenSSL", "service_identity")),

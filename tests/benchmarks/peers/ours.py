@@ -62,8 +62,13 @@ class HoldingResponders(Responders):
         self.released = asyncio.Event()
 
 
+class Version2(PlainResponders):
+    protocol_version = 2
+
+
 class Ours(Peer):
     responders: type[AMP] = PlainResponders
+    asks: type[AMP] = AMP
     limits = Limits()
 
     async def serve(self, size: int, tls: bool) -> int:
@@ -73,7 +78,7 @@ class Ours(Peer):
         return port
 
     async def connect(self, port: int, size: int, tls: bool) -> Connection:
-        amp = await connect(HOST, port, limits=self.limits, **self.client_options(tls))
+        amp = await connect(HOST, port, self.asks, limits=self.limits, **self.client_options(tls))
         if size:
             return Connection(partial(amp.callRemote, Echo, data=b"x" * size), amp.close)
         return Connection(
@@ -82,6 +87,12 @@ class Ours(Peer):
             hold=partial(amp.callRemote, Hold),
             release=partial(amp.callRemote, Release),
         )
+
+
+class OursVersion2(Ours):
+    """The same with version 2 of the protocol on both sides."""
+
+    responders = asks = Version2
 
 
 class OursAsync(Ours):
