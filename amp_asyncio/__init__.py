@@ -42,6 +42,7 @@ from .commands.arguments import (
 )
 from .commands.command import PROTOCOL_ERRORS, Command
 from .commands.large import BigString, BigUnicode
+from .commands.schemas import python_name
 from .dispatcher import BoxDispatcher
 from .endpoints import Server, connect, serve, unix_connect, unix_serve
 from .errors import (
@@ -153,6 +154,7 @@ __all__ = [
     "connect",
     "parse",
     "parseString",
+    "python_name",
     "serve",
     "spawn",
     "stdio",
@@ -169,11 +171,21 @@ _LATER = {
     "stdio": "processes",
 }
 
+# What Twisted calls differently: what to write here.
+_IN_TWISTED = {
+    "IArgumentType": "Argument",
+    "IBoxReceiver": "BoxReceiver",
+    "IBoxSender": "BoxSender",
+    "IResponderLocator": "ResponderLocator",
+    "_wireNameToPythonIdentifier": "python_name",
+}
+
 
 def __getattr__(name: str) -> Any:
     if name in _LATER:
         return getattr(import_module(f".{_LATER[name]}", __name__), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    hint = f"; it is called {_IN_TWISTED[name]} here" if name in _IN_TWISTED else ""
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}{hint}")
 
 
 def __dir__() -> list[str]:

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Self
 
 from .connection.connection import Connection
 from .limits import Limits
+from .session.ported import OF_CONNECTIONS, warn_of_overrides
 from .session.session import Session
 
 __all__ = ["Composed", "connection_of", "is_of_this_package"]
@@ -48,6 +49,7 @@ class Composed:
         limits = getattr(cls, "limits", Limits())
         if not isinstance(limits, Limits) and not hasattr(limits, "__get__"):
             raise TypeError(f"{cls.__name__}.limits must be a Limits(...), not {limits!r}")
+        warn_of_overrides(cls, Composed, OF_CONNECTIONS)
 
 
 def is_of_this_package(cls: type) -> bool:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from .commands.command import Command
+from .commands.command import Command, check_command
 from .commands.definitions import ByName
 from .composed import Composed
-from .errors import ConnectionLost, ProtocolSwitched
+from .errors import ConnectionLost, ProtocolSwitched, shortened
 from .session.locators import ResponderLocator
 from .session.session import Session
 from .wire.boxes import AmpBox, BoxSender
@@ -65,10 +65,11 @@ class BoxDispatcher(Composed):
         not parse; `ConnectionLost` and `ProtocolSwitched` if there can be none. While the connection
         is closing, only responders may ask; all others get `ConnectionLost`.
         """
-        if not a:
+        if not a and (kw or isinstance(commandType, type)):
             future = self.__amp__.calls.ask_at_once(commandType, kw)
             if future is not None:
                 return future
+        check_command(commandType)
         asked: asyncio.Future[Any] = commandType(*a, **kw)._doCommand(self)
         return asked
 
@@ -81,6 +82,11 @@ class BoxDispatcher(Composed):
         of the error that came. All else is as with `callRemote`.
         """
         name = command.encode("ascii") if isinstance(command, str) else command
+        if not isinstance(name, bytes):
+            raise TypeError(
+                f"callRemoteString takes the name of a command, not {shortened(command)}: write "
+                "callRemote(...) for a command class"
+            )
         return self.__amp__.calls.ask(name, AmpBox(kw), _BY_NAME if requiresAnswer else None)
 
     # --- what a connection calls ---

@@ -70,6 +70,14 @@ class Argument:
     def __init__(self, optional: bool = False) -> None:
         self.optional = optional
 
+    def __repr__(self) -> str:
+        return self._described()
+
+    def _described(self, *made_of: object) -> str:
+        """Return what makes an argument like this one; `made_of` is what it is made of."""
+        parts = [*map(repr, made_of), *(["optional=True"] if self.optional else [])]
+        return f"{type(self).__name__}({', '.join(parts)})"
+
     def retrieve(self, d: MutableMapping[Any, Any], name: Any, proto: Any) -> Any:
         """Remove `name` from `d` and return its value, or None if it is absent and optional.
 
@@ -132,6 +140,11 @@ class Argument:
         raise NotImplementedError(f"{type(self).__name__} does not define toString")
 
 
+def _other(value: object, kind: type, argument: str) -> str:
+    """Return the end of an error message that says which argument takes a value of this kind."""
+    return f"; declare the argument as {argument}() for that" if isinstance(value, kind) else ""
+
+
 class Integer(Argument):
     """An `int`, in decimal digits: `b"-42"`.
 
@@ -140,7 +153,10 @@ class Integer(Argument):
 
     def toString(self, inObject: Any) -> bytes:
         # operator.index rejects floats: "%d" alone would send 1.5 as 1.
-        return b"%d" % operator.index(inObject)
+        try:
+            return b"%d" % operator.index(inObject)
+        except TypeError:
+            raise TypeError(f"an Integer is an int, not {inObject!r}") from None
 
     def fromString(self, inString: bytes) -> int:
         if inString.isdigit() or (inString[:1] == b"-" and inString[1:].isdigit()):
@@ -156,7 +172,7 @@ class String(Argument):
             return inObject
         if isinstance(inObject, bytearray | memoryview):
             return bytes(inObject)
-        raise TypeError(f"a String is bytes, not {inObject!r}")
+        raise TypeError(f"a String is bytes, not {inObject!r}{_other(inObject, str, 'Unicode')}")
 
     def fromString(self, inString: bytes) -> Any:
         return inString
@@ -197,7 +213,7 @@ class Unicode(String):
 
     def toString(self, inObject: Any) -> bytes:
         if not isinstance(inObject, str):
-            raise TypeError(f"a Unicode is a str, not {inObject!r}")
+            raise TypeError(f"a Unicode is a str, not {inObject!r}{_other(inObject, bytes, 'String')}")
         return inObject.encode("utf-8")
 
     def fromString(self, inString: bytes) -> Any:
@@ -212,7 +228,11 @@ class Path(Unicode):
     """
 
     def toString(self, inObject: Any) -> bytes:
-        return super().toString(os.path.abspath(os.fsdecode(inObject)))
+        try:
+            path = os.fsdecode(inObject)
+        except TypeError:
+            raise TypeError(f"a Path is a pathlib.Path or a str, not {inObject!r}") from None
+        return super().toString(os.path.abspath(path))
 
     def fromString(self, inString: bytes) -> pathlib.Path:
         import pathlib
@@ -331,9 +351,16 @@ class ListOf(Argument):
         self.elementType = elementType
         self.carries_descriptors = getattr(elementType, "carries_descriptors", False)
 
+    def __repr__(self) -> str:
+        return self._described(self.elementType)
+
     def toStringProto(self, inObject: Iterable[Any], proto: Any) -> bytes:
+        try:
+            values = iter(inObject)
+        except TypeError:
+            raise TypeError(f"a ListOf is a list, not {inObject!r}") from None
         parts: list[bytes] = []
-        for value in inObject:
+        for value in values:
             element = self.elementType.toStringProto(value, proto)
             if len(element) > MAX_VALUE_LENGTH:
                 raise TooLong(False, True, element, b"an element of a ListOf")
@@ -373,8 +400,15 @@ class AmpList(Argument):
             getattr(argument, "carries_descriptors", False) for _, argument in self.subargs
         )
 
+    def __repr__(self) -> str:
+        return self._described(self.subargs)
+
     def toStringProto(self, inObject: Iterable[Mapping[str, Any]], proto: Any) -> bytes:
-        boxes = [self._schema.encode(objects, AmpBox(), proto) for objects in inObject]
+        try:
+            items = iter(inObject)
+        except TypeError:
+            raise TypeError(f"an AmpList is a list of dictionaries, not {inObject!r}") from None
+        boxes = [self._schema.encode(objects, AmpBox(), proto) for objects in items]
         return b"".join([box.serialize() for box in boxes])
 
     def fromStringProto(self, inString: bytes, proto: Any) -> list[dict[str, Any]]:

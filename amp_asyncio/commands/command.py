@@ -9,9 +9,11 @@ that: see `session/changes.py`.)
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
+from ..errors import shortened
 from ..wire.boxes import ANSWER, ASK, Box
 from .arguments import Argument
 from .definitions import PROTOCOL_ERRORS, Definition
@@ -19,12 +21,31 @@ from .exchange import schema_for
 from .schemas import Schema, wire_name
 from .templates import Template
 
-__all__ = ["PROTOCOL_ERRORS", "Command", "session_of"]
+__all__ = ["PROTOCOL_ERRORS", "Command", "check_command", "session_of"]
 
 _Responder = TypeVar("_Responder", bound=Callable[..., Any])
 
 
-class Command:
+# What a definition is made from. A later change would have no effect, or only half of one.
+_DEFINING = frozenset(
+    """commandName arguments response errors fatalErrors allErrors reverseErrors
+    commandType responseType makeArguments makeResponse _doCommand""".split()
+)
+
+
+class _CommandType(type):
+    """The class of the command classes: refuses what is set too late to have an effect."""
+
+    def __setattr__(cls, name: str, value: Any) -> None:
+        if name in _DEFINING and "__amp__" in vars(cls):
+            raise TypeError(
+                f"{cls.__name__}.{name} cannot be set after the command was defined: set it in the "
+                f"body of the class, or of a subclass of {cls.__name__}"
+            )
+        super().__setattr__(name, value)
+
+
+class Command(metaclass=_CommandType):
     """What one side can ask of the other; subclass it, and set what differs from the defaults.
 
     The names in `arguments` and `response`, and the codes in `errors`, are bytes, or ASCII `str` that
@@ -69,37 +90,49 @@ class Command:
             schema_for(cls.arguments, f"the command {name}"),
             schema_for(cls.response, f"the answer to {name}"),
         )
-        cls.__amp__ = definition
         cls.arguments = definition.arguments.pairs
         cls.response = definition.response.pairs
-        if cls.commandType is Box and cls._inherits("__init__", "makeArguments", "_doCommand"):
+        if not cls._inherits("makeArguments"):
+            definition.check = definition.arguments.check_missing
+        elif cls.commandType is Box and cls._inherits("__init__", "_doCommand"):
             definition.template = Template.of(definition.arguments, ASK, _command=cls.commandName)
         if cls.responseType is Box and cls._inherits("makeResponse"):
             definition.response_template = Template.of(definition.response, ANSWER)
         definition.declared = _declared_errors(cls)
         merged: dict[type[Exception], tuple[bytes, bool]] = {}
         for base in reversed(cls.__mro__):
-            known = vars(base).get("__amp__")
+            known = definition if base is cls else vars(base).get("__amp__")
             merged.update(_declared_errors(base) if known is None else known.declared)
         cls.errors = {error: code for error, (code, fatal) in merged.items() if not fatal}
         cls.fatalErrors = {error: code for error, (code, fatal) in merged.items() if fatal}
         cls.allErrors = {error: code for error, (code, _) in merged.items()}
         cls.reverseErrors = {code: error for error, code in cls.allErrors.items()}
+        cls.__amp__ = definition
 
     @classmethod
     def _inherits(cls, *methods: str) -> bool:
         """Return whether a subclass has left these methods as they are here."""
         return all(inspect.getattr_static(cls, name) is vars(Command)[name] for name in methods)
 
-    def __init__(self, **kw: Any) -> None:
-        self.__amp__.arguments.check(kw)
+    def __init__(self, /, *positional: Any, **kw: Any) -> None:
+        if positional:
+            name = type(self).__name__
+            right = ", ".join([name, *(f"{each}=..." for each in self.__amp__.arguments.names)])
+            raise TypeError(
+                f"the command {name} takes its arguments by name: write callRemote({right})"
+            )
+        self.__amp__.check(kw)
         self.structured = kw
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(_values(self))})"
 
     @classmethod
     def makeArguments(cls, objects: Mapping[str, Any], proto: Any) -> Box:
         """Return the box that asks the question; `objects` has the arguments by their Python names.
 
-        Raises `InvalidSignature` for missing or unknown names, or the error of an argument.
+        Raises `InvalidSignature` for missing or unknown names, or the error of an argument. An override
+        may take keywords that are not in `arguments`, if it passes on what is.
         """
         return cls.__amp__.arguments.encode(objects, cls.commandType(), proto)
 
@@ -118,17 +151,33 @@ class Command:
         """Return the answer in `box`; `MalformedAmpBox` where a value is missing or malformed."""
         return cls.__amp__.response.decode(box, proto)
 
-    @classmethod
-    def responder(cls, methodfunc: _Responder) -> _Responder:
-        """Declare that a method of a `CommandLocator`, such as `AMP`, answers this command.
+    if TYPE_CHECKING:
 
-        It is called with the arguments by keyword, and returns the answer as a dictionary, or is an
-        `async def` that does. It may return None if the answer has no values. The method is found by
-        its name: an override in a subclass answers in its place, decorated or not. One method may
-        answer several commands.
-        """
-        methodfunc.__dict__.setdefault("__amp_answers__", []).append(cls)
-        return methodfunc
+        @classmethod
+        def responder(cls, methodfunc: _Responder) -> _Responder: ...
+
+    else:
+
+        @classmethod
+        def responder(cls, methodfunc=None):
+            """Declare that a method of a `CommandLocator`, such as `AMP`, answers this command.
+
+            It is called with the arguments by keyword, and returns the answer as a dictionary, or is an
+            `async def` that does. It may return None if the answer has no values. The method is found
+            by its name: an override in a subclass answers in its place, decorated or not. One method
+            may answer several commands.
+            """
+            if isinstance(methodfunc, type) or not hasattr(methodfunc, "__dict__"):
+                given = "" if methodfunc is None else f", not {shortened(methodfunc)}"
+                raise TypeError(
+                    f"{cls.__name__}.responder decorates a method{given}: write "
+                    f"@{cls.__name__}.responder above its def, without parentheses"
+                )
+            methodfunc.__dict__.setdefault("__amp_answers__", []).append(cls)
+            namespace = sys._getframe(1).f_locals
+            if "__qualname__" in namespace:  # The body of a class, which must have a name for it.
+                namespace.setdefault("__amp_declared__", []).append(cls)
+            return methodfunc
 
     def _doCommand(self, proto: Any) -> Any:
         """Ask this question of the peer of `proto`, and return the future of its answer."""
@@ -138,6 +187,25 @@ class Command:
 
 
 Command.__amp__ = Definition(Command, Schema([], "Command"), Schema([], "the answer to Command"))
+
+
+def check_command(given: Any) -> None:
+    """Raise `TypeError` unless `given` is a command class, with what to write in its place."""
+    if isinstance(given, _CommandType):
+        return
+    problem = f"callRemote takes a subclass of Command, not {shortened(given)}"
+    if isinstance(given, str | bytes):
+        problem += (
+            f"; without a class, write callRemoteString({given!r}, ...), with bytes for arguments"
+        )
+    elif isinstance(given, Command):
+        problem += f": write callRemote({', '.join([type(given).__name__, *_values(given)])})"
+    raise TypeError(problem)
+
+
+def _values(question: Command) -> list[str]:
+    """Return the arguments of a question as they are written in a call."""
+    return [f"{name}={shortened(value)}" for name, value in question.structured.items()]
 
 
 def session_of(proto: Any) -> Any:
@@ -154,7 +222,14 @@ def _declared_errors(cls: type) -> dict[type[Exception], tuple[bytes, bool]]:
     for attribute, fatal in (("errors", False), ("fatalErrors", True)):
         what = f"{attribute} of the command {cls.__name__}"
         given: Any = vars(cls).get(attribute, {})
-        pairs: Iterable[Any] = given.items() if isinstance(given, Mapping) else given
+        try:
+            # Twisted takes a sequence of pairs as well.
+            pairs: Iterable[tuple[Any, Any]] = dict(given).items()
+        except (TypeError, ValueError):
+            raise TypeError(
+                f"{what}: a dictionary of exceptions and their codes is needed, such as "
+                f"{{ValueError: b'VALUE_ERROR'}}, not {given!r}"
+            ) from None
         for error, code in pairs:
             if not (isinstance(error, type) and issubclass(error, Exception)):
                 raise TypeError(f"{what}: {error!r} is not a subclass of Exception")

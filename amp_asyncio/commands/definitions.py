@@ -7,6 +7,7 @@ it is in an object of its own, under one reserved name, `Command.__amp__`.
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -63,6 +64,7 @@ class Definition(ByName):
 
     Attributes:
         arguments: the schema of a question, and `response` that of its answer.
+        check: raises `InvalidSignature` for arguments with which no question can be made.
         template: how a question is written without a box; None if a box is needed.
         response_template: the same for an answer.
         declared: the errors that the class itself declares: their codes, and whether they are fatal.
@@ -71,6 +73,7 @@ class Definition(ByName):
     __slots__ = (
         "_command",
         "arguments",
+        "check",
         "declared",
         "response",
         "response_template",
@@ -80,6 +83,7 @@ class Definition(ByName):
     def __init__(self, command: type[Command], arguments: Schema, response: Schema) -> None:
         self._command = command
         self.arguments = arguments
+        self.check: Callable[[Mapping[str, Any]], None] = arguments.check
         self.response = response
         self.template: Template | None = None
         self.response_template: Template | None = None

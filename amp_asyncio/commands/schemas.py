@@ -7,7 +7,7 @@ of the argument.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Collection, Container, Iterable, Mapping, Set
 from typing import Any, TypeAlias, TypeVar
 
 from ..errors import InvalidSignature, MalformedAmpBox, cut, shortened
@@ -24,6 +24,8 @@ PYTHON_KEYWORDS = frozenset(
 
 #: The keys that mark a box as a question, an answer or an error; arguments cannot have these names.
 RESERVED = frozenset((ASK, ANSWER, COMMAND, ERROR))
+
+_PAIRS = "a list of pairs is needed, such as [(b'name', Integer())]"
 
 _Box = TypeVar("_Box", bound=AmpBox)
 _Codec: TypeAlias = tuple[bytes, str, bool, Callable[[Any], bytes], Callable[[bytes], Any]]
@@ -46,7 +48,10 @@ def wire_name(name: object, what: str) -> bytes:
 
 
 def python_name(name: bytes) -> str:
-    """Return the Python identifier for a name on the wire: `-` becomes `_`, keywords get a capital."""
+    """Return the Python identifier for a name on the wire: `-` becomes `_`, keywords get a capital.
+
+    An `Argument` that overrides `toBox` or `fromBox` finds its value in the objects under this name.
+    """
     identifier = name.replace(b"-", b"_").decode("ascii")
     return identifier.title() if identifier in PYTHON_KEYWORDS else identifier
 
@@ -59,6 +64,7 @@ class Schema:
 
     Attributes:
         pairs: the names, as bytes, and the arguments.
+        names: the names in Python, in the same order.
         codecs: for each argument its name on the wire, its name in Python, whether it is optional, its
             `toString` and its `fromString`. None if an argument overrides a hook above these two, or
             does not derive from `Argument`: then `toBox` and `fromBox` of all arguments are called.
@@ -68,7 +74,7 @@ class Schema:
     (see `large.py`); or a value that is not an `Argument`.
     """
 
-    __slots__ = ("_names", "_required", "_what", "codecs", "pairs")
+    __slots__ = ("_names", "_required", "_what", "codecs", "names", "pairs")
 
     def __init__(
         self,
@@ -81,11 +87,17 @@ class Schema:
         self.codecs: list[_Codec] | None = []
         names: dict[str, bytes] = {}
         required = set()
+        if isinstance(pairs, Mapping | str | bytes) or not isinstance(pairs, Iterable):
+            raise TypeError(f"{what}: {_PAIRS}, not {pairs!r}")
         for pair in pairs:
             try:
+                if isinstance(pair, str | bytes):
+                    raise TypeError
                 given, argument = pair
             except (TypeError, ValueError):
-                raise TypeError(f"{what}: {pair!r} is not a pair of a name and an Argument") from None
+                raise TypeError(
+                    f"{what}: {pair!r} is not a pair of a name and an Argument: {_PAIRS}"
+                ) from None
             name = wire_name(given, what)
             if not 0 < len(name) <= MAX_KEY_LENGTH:
                 raise ValueError(f"{what}: {name!r} must have 1 to {MAX_KEY_LENGTH} bytes")
@@ -94,7 +106,10 @@ class Schema:
             if isinstance(argument, type) or not (
                 hasattr(argument, "toBox") and hasattr(argument, "fromBox")
             ):
-                raise TypeError(f"{what}: {name!r} must be an Argument instance, not {argument!r}")
+                hint = f": write {argument.__name__}()" if hasattr(argument, "toBox") else ""
+                raise TypeError(
+                    f"{what}: {name!r} must be an Argument instance, not {argument!r}{hint}"
+                )
             identifier = python_name(name)
             if identifier in names:
                 raise ValueError(
@@ -114,6 +129,7 @@ class Schema:
                 for other in names.values():
                     if other.startswith(name + b".") and other[len(name) + 1 :].isdigit():
                         raise ValueError(f"{what}: {other!r} is a piece of the large value {name!r}")
+        self.names = tuple(names)
         self._names = frozenset(names)
         self._required = frozenset(required)
 
@@ -128,13 +144,20 @@ class Schema:
         The error names everything that is missing and everything that is unknown.
         """
         given = objects.keys()
-        if given == self._names:
-            return
+        if given != self._names:
+            self._check(given, given - self._names)
+
+    def check_missing(self, objects: Mapping[str, Any]) -> None:
+        """Raise `InvalidSignature` unless `objects` has all required names; it may have others."""
+        self._check(objects.keys(), ())
+
+    def _check(self, given: Set[str], unknown: Collection[str]) -> None:
         problems = []
         if missing := self._required - given:
             problems.append(f"missing {', '.join(sorted(missing))}")
-        if unknown := given - self._names:
+        if unknown:
             problems.append(f"unknown {', '.join(sorted(map(str, unknown)))}")
+            problems.append(f"it has {', '.join(self.names) or 'no values'}")
         if problems:
             raise InvalidSignature(f"{self._what}: {'; '.join(problems)}")
 
@@ -159,7 +182,7 @@ class Schema:
                 for name, argument in self.pairs:
                     argument.toBox(name, box, remaining, proto)
         except Exception as error:
-            error.add_note(f"{self._what}: {name!r} could not be encoded")
+            error.add_note(f"{self._what}: {name!r} could not be encoded{_if_none(objects, name)}")
             raise
         return box
 
@@ -192,3 +215,10 @@ class Schema:
 
     def discard(self, strings: Mapping[bytes, bytes], proto: Any) -> None:
         """Dispose of a box whose values nobody needs; a schema with descriptors closes them here."""
+
+
+def _if_none(objects: Mapping[str, Any], name: bytes) -> str:
+    """Return the end of an error message about a value that is None, where that was not allowed."""
+    if objects.get(python_name(name), "") is None:
+        return "; only an argument with optional=True may be None"
+    return ""

@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Protocol, TypeAlias
 from ..commands.command import Command
 from ..errors import BadArguments, BadLocalReturn, MalformedAmpBox, RemoteAmpError
 from ..wire.boxes import AmpBox, Box
+from .ported import OF_LOCATORS, warn_of_overrides
 
 __all__ = [
     "CommandLocator",
@@ -50,14 +51,25 @@ class CommandLocator:
 
     def __init_subclass__(cls, **kw: Any) -> None:
         super().__init_subclass__(**kw)
-        cls.__amp_commands__ = {
-            command.commandName: (command, name)
+        answers = [
+            (command, name)
             for base in reversed(cls.__mro__)
             for name, member in vars(base).items()
             # (A staticmethod does not take over the attributes of the function inside it.)
             for marked in (getattr(member, "__wrapped__", None), member)
             for command in getattr(marked, "__amp_answers__", ())
-        }
+        ]
+        cls.__amp_commands__ = {command.commandName: (command, name) for command, name in answers}
+        answered = {command for command, _ in answers}
+        for base in cls.__mro__:
+            for command in vars(base).get("__amp_declared__", ()):
+                if command not in answered:
+                    raise TypeError(
+                        f"{base.__name__} has no method for {command.__name__}: what "
+                        f"{command.__name__}.responder declares needs a name of its own in the class, "
+                        "and a decorator above it needs functools.wraps"
+                    )
+        warn_of_overrides(cls, CommandLocator, OF_LOCATORS)
 
     def locateResponder(self, name: bytes) -> Responder | None:
         """Return the responder that a method was declared to be for `name`, or None."""

@@ -102,6 +102,7 @@ class SenderOutlet:
 
     def __init__(self, sender: BoxSender) -> None:
         self.outbox = Outbox()
+        self.outbox.closed = None  # Such a sender says itself when it takes no more.
         self._sender = sender
 
     def post(self, box: AmpBox) -> None:

@@ -207,3 +207,4 @@ class _Unconnected:
 
 
 _UNCONNECTED = SenderOutlet(_Unconnected())
+_UNCONNECTED.outbox.close(ConnectionLost("there is no connection yet"))

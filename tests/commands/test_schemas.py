@@ -119,11 +119,11 @@ SCHEMA = Schema([(b"in", Integer()), (b"a-b", String()), (b"c", Integer(optional
     [
         ({}, "the thing: missing In, a_b"),
         ({"In": 1, "c": 2}, "the thing: missing a_b"),
-        ({"a-b": b""}, "the thing: missing In, a_b; unknown a-b"),
-        ({"In": 1, "c": 2, "y": 1, 1: 1}, "the thing: missing a_b; unknown 1, y"),
-        ({"In": 1, "a_b": b"", "y": 1, 1: 1}, "the thing: unknown 1, y"),
-        ({"In": 1, "a_b": b"", "a-b": b""}, "the thing: unknown a-b"),
-        ({"In": 1, "a_b": b"", "in": 1}, "the thing: unknown in"),
+        ({"a-b": b""}, "the thing: missing In, a_b; unknown a-b; it has In, a_b, c"),
+        ({"In": 1, "c": 2, "y": 1, 1: 1}, "the thing: missing a_b; unknown 1, y; it has In, a_b, c"),
+        ({"In": 1, "a_b": b"", "y": 1, 1: 1}, "the thing: unknown 1, y; it has In, a_b, c"),
+        ({"In": 1, "a_b": b"", "a-b": b""}, "the thing: unknown a-b; it has In, a_b, c"),
+        ({"In": 1, "a_b": b"", "in": 1}, "the thing: unknown in; it has In, a_b, c"),
     ],
 )
 def test_signature(objects: dict[Any, Any], message: str) -> None:
