@@ -8,7 +8,8 @@ closes its connections too, and the log says which client could not be served, a
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Generator, Sequence
+import warnings
+from collections.abc import Awaitable, Callable, Container, Generator, Sequence
 from functools import partial
 from os import PathLike, fspath
 from ssl import SSLContext
@@ -16,15 +17,17 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast, overload
 
 from .amp import AMP
+from .errors import shortened
+from .limits import Limits
 from .serving import Acceptor, Server, close_in_time
 from .transports.adoption import AcceptingProtocol, connect_unix
-
-if TYPE_CHECKING:
-    from .limits import Limits
 
 __all__ = [
     "Opening",
     "Server",
+    "check_argument",
+    "check_factory",
+    "check_limits",
     "close_in_time",
     "connect",
     "limited",
@@ -44,20 +47,31 @@ _C = TypeVar("_C", bound=_Closable)
 
 
 class Opening(Generic[_C]):
-    """An open connection or server: to be awaited, or entered as an `async with` that closes it."""
+    """An open connection or server: to be awaited, or entered as an `async with` that closes it.
+
+    `call` is the call that made it, as text for messages, and `result` a name for what it gives.
+    """
+
+    _begun = False
 
     def __init__(
         self,
+        call: str,
+        result: str,
         open_it: Callable[[], Awaitable[_C]],
         close: Callable[[_C], Awaitable[None]] = lambda opened: opened.close(),
     ) -> None:
+        self._call = call
+        self._result = result
         self._open_it = open_it
         self._close = close
 
     def __await__(self) -> Generator[Any, None, _C]:
+        self._begun = True
         return self._open_it().__await__()
 
     async def __aenter__(self) -> _C:
+        self._begun = True
         self._opened = await self._open_it()
         return self._opened
 
@@ -69,10 +83,103 @@ class Opening(Generic[_C]):
     ) -> None:
         await self._close(self._opened)
 
+    def __repr__(self) -> str:
+        return f"<{self._call}>" if self._begun else f"<{self._call}, not awaited: {self._advice()}>"
+
+    def _advice(self) -> str:
+        name = self._call.partition("(")[0]
+        return (
+            f'in an async def, write "{self._result} = await {name}(...)" or '
+            f'"async with {name}(...) as {self._result}:"'
+        )
+
+    if not TYPE_CHECKING:  # A checker says that there is no such attribute.
+
+        def __getattr__(self, name: str) -> Any:
+            raise AttributeError(f"{self._call} has no {name!r}, it must be awaited: {self._advice()}")
+
+    def __del__(self, _warn: Callable[..., None] = warnings.warn) -> None:
+        if not self._begun:
+            # The level is that of the code that drops it.
+            _warn(f"{self._call} was never awaited: {self._advice()}", RuntimeWarning, stacklevel=2)
+
+
+# --- what was passed in ---
+
+
+def check_argument(signature: str, name: str, value: object, *kinds: type, needed: str) -> None:
+    """Raise `TypeError` unless the argument `name` is None or of one of these kinds."""
+    if value is not None and not isinstance(value, kinds):
+        raise TypeError(f"{signature}: {name} must be {needed}, not {value!r}")
+
+
+def check_factory(signature: str, factory: object) -> None:
+    """Raise `TypeError` unless `factory` may be what makes an AMP for each connection."""
+    if issubclass(factory, AMP) if isinstance(factory, type) else callable(factory):
+        return
+    hint = "; each connection needs its own: pass the class" if isinstance(factory, AMP) else ""
+    raise TypeError(
+        f"{signature}: protocol_factory must be a subclass of AMP, or a function that returns an "
+        f"instance, not {factory!r}{hint}"
+    )
+
+
+def check_limits(signature: str, limits: object) -> None:
+    """Raise `TypeError` unless these are limits, or None."""
+    check_argument(signature, "limits", limits, Limits, needed="a Limits(...)")
+
+
+def _check_client(
+    signature: str, factory: object, limits: object, ssl: object, options: Container[str]
+) -> None:
+    check_factory(signature, factory)
+    check_limits(signature, limits)
+    _check_ssl(signature, ssl, SSLContext, bool, server_side=False)
+    if "timeout" in options:
+        name = signature.partition("(")[0]
+        raise TypeError(
+            f'{name}() has no timeout: await it inside of "async with asyncio.timeout(...):"'
+        )
+
+
+def _check_server(
+    signature: str, factory: object, limits: object, ssl: object, options: Container[str]
+) -> None:
+    check_factory(signature, factory)
+    check_limits(signature, limits)
+    _check_ssl(signature, ssl, SSLContext, server_side=True)
+    if "timeout" in options:
+        name = signature.partition("(")[0]
+        raise TypeError(f"{name}() has no timeout: those of its connections are in Limits(...)")
+
+
+def _check_ssl(signature: str, ssl: object, *kinds: type, server_side: bool) -> None:
+    needed = "an ssl.SSLContext"
+    if hasattr(ssl, "ssl_context"):  # A PrivateCertificate.
+        needed += f", such as certificate.ssl_context(server_side={server_side})"
+    check_argument(signature, "ssl", ssl, *kinds, needed=needed)
+
+
+def _check_address(signature: str, host: object, port: object, *kinds: type) -> None:
+    if isinstance(host, tuple | list) and not kinds:
+        raise TypeError(f"{signature}: host must be a str, not {host!r}; write connect(*address)")
+    check_argument(signature, "host", host, str, bytes, *kinds, needed="a str")
+    check_argument(signature, "port", port, int, str, needed="an int")
+
+
+def _call(name: str, *arguments: object) -> str:
+    """Return a call as text, without the arguments that are None."""
+    given = [
+        getattr(each, "__qualname__", None) or shortened(each) for each in arguments if each is not None
+    ]
+    return f"{name}({', '.join(given)})"
+
 
 def limited(protocol_factory: Callable[[], _A], limits: Limits | None) -> _A:
     """Return what `protocol_factory` makes, with these limits if any are given."""
     amp = protocol_factory()
+    if not isinstance(amp, AMP):
+        raise TypeError(f"{protocol_factory!r} returned {amp!r}, which is not an AMP")
     if limits is not None:
         amp.limits = limits
     return amp
@@ -114,6 +221,9 @@ def connect(
     `loop.create_connection`, and so are the errors: `OSError`, `ssl.SSLError`. Cancelling it leaves no
     connection behind.
     """
+    signature = "connect(host, port, protocol_factory)"
+    _check_address(signature, host, port)
+    _check_client(signature, protocol_factory, limits, ssl, options)
 
     async def open_it() -> AMP:
         # Made before it connects: asyncio leaves a connection open if the factory raises.
@@ -122,7 +232,7 @@ def connect(
         await create(lambda: amp, host, port, ssl=ssl, **options)
         return amp
 
-    return Opening(open_it, close_in_time)
+    return Opening(_call("connect", host, port), "amp", open_it, close_in_time)
 
 
 @overload
@@ -155,6 +265,9 @@ def unix_connect(
     All other arguments are those of `loop.create_unix_connection`. Without `ssl`, the connection
     carries descriptors: see `Descriptor`.
     """
+    signature = "unix_connect(path, protocol_factory)"
+    check_argument(signature, "path", path, str, bytes, PathLike, needed="a path")
+    _check_client(signature, protocol_factory, limits, ssl, options)
 
     async def open_it() -> AMP:
         amp = limited(protocol_factory, limits)
@@ -165,7 +278,7 @@ def unix_connect(
         await create(lambda: amp, where, ssl=ssl, **options)
         return amp
 
-    return Opening(open_it, close_in_time)
+    return Opening(_call("unix_connect", path), "amp", open_it, close_in_time)
 
 
 def serve(
@@ -185,6 +298,9 @@ def serve(
     the client's connection ends. All other arguments are those of `loop.create_server`, and so are the
     errors: `OSError` if it cannot listen.
     """
+    signature = "serve(protocol_factory, host, port)"
+    _check_server(signature, protocol_factory, limits, ssl, options)
+    _check_address(signature, host, port, Sequence)
 
     async def open_it() -> Server:
         listen = asyncio.get_running_loop().create_server
@@ -192,7 +308,7 @@ def serve(
         listener = await listen(acceptor.accept, cast(Any, host), port, **options)
         return Server(listener, acceptor)
 
-    return Opening(open_it)
+    return Opening(_call("serve", protocol_factory, host, port), "server", open_it)
 
 
 def unix_serve(
@@ -208,6 +324,9 @@ def unix_serve(
     All other arguments are those of `loop.create_unix_server`. Without `ssl`, the connections carry
     descriptors: see `Descriptor`.
     """
+    signature = "unix_serve(protocol_factory, path)"
+    _check_server(signature, protocol_factory, limits, ssl, options)
+    check_argument(signature, "path", path, str, bytes, PathLike, needed="a path")
 
     async def open_it() -> Server:
         listen: Any = asyncio.get_running_loop().create_unix_server
@@ -216,4 +335,4 @@ def unix_serve(
         where = None if path is None else fspath(path)
         return Server(await listen(accept, where, **options), acceptor)
 
-    return Opening(open_it)
+    return Opening(_call("unix_serve", protocol_factory, path), "server", open_it)

@@ -112,6 +112,22 @@ class TooLong(AmpError):
     __repr__ = __str__
 
 
+class KeyAfterFullValue(TooLong):
+    """A received key is too long, and the value before it has 65,535 bytes: it may go on here."""
+
+    def __init__(self, value: bytes) -> None:
+        super().__init__(True, False, value)
+        self.args = (value,)
+
+    def __str__(self) -> str:
+        return (
+            f"{super().__str__()}, after a value of 65535 bytes: if the peer uses version 2 of AMP, "
+            "this side must as well (protocol_version = 2)"
+        )
+
+    __repr__ = __str__
+
+
 class BoxTooLong(TooLong):
     """A box is longer than `Limits.max_box_size`; for a received box, this is known before its end."""
 

@@ -22,7 +22,7 @@ from typing import IO, Any, Generic, TypeVar, cast, overload
 
 from .amp import AMP
 from .composed import connection_of
-from .endpoints import Opening, close_in_time, limited
+from .endpoints import Opening, check_factory, check_limits, close_in_time, limited
 from .limits import Limits
 from .transports.pipes import PipeTransport, unbroken
 from .transports.programs import (
@@ -88,6 +88,10 @@ class Child(Generic[_A]):
         # Callbacks that handle the end of a pipe, held back until it is known why the pipe ended.
         self._held: list[Callable[[], None]] = []
 
+    def __repr__(self) -> str:
+        state = "running" if self.returncode is None else f"ended with {self.returncode}"
+        return f"<Child {os.fsdecode(self._command[0])}, process {self.pid}, {state}>"
+
     def _begin(self, command: Sequence[Any], options: dict[str, Any]) -> None:
         self._process = cast("subprocess.Popen[bytes]", subprocess.Popen(command, **options))
         watch(self._process, self._process_exited)
@@ -124,7 +128,7 @@ class Child(Generic[_A]):
         The connection closes as by `AMP.close`, also if it was handed over to another protocol. The
         child then sees the end of its input, and should end by itself. If all this takes more than
         `timeout` seconds (None: no timeout), the process is terminated, and killed if it still runs
-        three seconds later.
+        three seconds later. (A process that was stopped is continued, to be terminated.)
 
         Cancelling this kills the process.
         """
@@ -145,6 +149,7 @@ class Child(Generic[_A]):
 
     async def _end(self) -> None:
         self.terminate()
+        self.send_signal(signal.SIGCONT)  # A stopped process does not see the other signal before.
         try:
             async with asyncio.timeout(_GRACE):
                 await self._exited.wait()
@@ -254,12 +259,21 @@ def spawn(
     Raises `OSError` if the program cannot be started, and `ValueError` if a descriptor would have two
     uses. If it is cancelled, the process is killed.
     """
+    signature = "spawn(program, *args, protocol_factory=...)"
+    for word in (program, *args):
+        if not isinstance(word, str | bytes | os.PathLike):
+            hint = "; pass a class as protocol_factory=" if isinstance(word, type) else ""
+            raise TypeError(
+                f"{signature}: the program and its arguments must be str, not {word!r}{hint}"
+            )
+    check_factory(signature, protocol_factory)
+    check_limits(signature, limits)
 
     async def open_it() -> Child[Any]:
         amp = limited(protocol_factory, limits)
         return await _start(Child(amp, (program, *args)), fds, {"stderr": stderr, **options})
 
-    return Opening(open_it)
+    return Opening(f"spawn({program!r})", "child", open_it)
 
 
 async def _start(child: Child[Any], fds: tuple[int, int], options: dict[str, Any]) -> Child[Any]:
@@ -335,6 +349,8 @@ def stdio(
 
     Raises `ValueError` if the descriptors are not two pipes, and `OSError` if they are not open.
     """
+    check_factory("stdio(protocol_factory)", protocol_factory)
+    check_limits("stdio(protocol_factory)", limits)
 
     async def open_it() -> AMP:
         amp = limited(protocol_factory, limits)
@@ -344,7 +360,7 @@ def stdio(
         await PipeTransport(amp, reads, writes, peers).connect()
         return amp
 
-    return Opening(open_it, close_in_time)
+    return Opening("stdio()", "amp", open_it, close_in_time)
 
 
 def _check_pipes(fds: tuple[int, int]) -> None:

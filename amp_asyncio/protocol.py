@@ -189,7 +189,10 @@ class BinaryBoxProtocol(Composed, asyncio.Protocol):
         await connection_of(self).wait_closed()
 
     def __repr__(self) -> str:
-        return repr(connection_of(self))
+        connection = connection_of(self)
+        if connection.state in (State.CONNECTING, State.OPEN):
+            return repr(connection)
+        return f"<{type(self).__name__} {connection.where}, {connection.state.value}>"
 
 
 def _after_beginning(override: Callable[..., Any]) -> Callable[..., Any]:

@@ -215,6 +215,11 @@ class Server:
         """The connections that are open now, each an instance of what is served."""
         return [each.owner for each in self._acceptor.connections if each.transport is not None]
 
+    def __repr__(self) -> str:
+        names = ", ".join(repr(each.getsockname()) for each in self.sockets)
+        where = f"on {names}" if names else "closed"
+        return f"<Server {where}, connections: {len(self.connections)}>"
+
     async def serve_forever(self) -> None:
         """Wait until cancelled; then close as `close` does before the cancellation goes on."""
         try:

@@ -310,6 +310,14 @@ async def test_terminated_and_killed_when_it_does_not_end() -> None:
     assert child.returncode == -signal.SIGKILL
 
 
+async def test_a_stopped_one_is_terminated_in_its_time() -> None:
+    async with spawn(*CHILD) as child:
+        child.send_signal(signal.SIGSTOP)
+        await asyncio.to_thread(os.waitid, os.P_PID, child.pid, os.WSTOPPED | os.WNOWAIT)
+        await child.close(timeout=0.1)
+        assert child.returncode == -signal.SIGTERM, "it did not have to be killed"
+
+
 async def test_cancelling_close_kills_it() -> None:
     child = await spawn(*CHILD)
     await child.amp.callRemote(Stubborn)

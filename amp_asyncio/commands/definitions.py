@@ -43,6 +43,11 @@ class ByName:
 
     __slots__ = ()
 
+    @property
+    def hint(self) -> str:
+        """What an error says that was caused by a command without a responder."""
+        return "the peer has no responder for it"
+
     def answered(self, box: Box, session: Any, future: Any) -> None:
         """Resolve `future`, unless it was cancelled, with what `box` says."""
         if not future.done():
@@ -56,7 +61,9 @@ class ByName:
     def translated(self, error: RemoteAmpError) -> Exception:
         """Return the exception that an error box means."""
         protocol_error = PROTOCOL_ERRORS.get(error.errorCode)
-        return error if protocol_error is None else protocol_error(error.description)
+        if protocol_error is None:
+            return error
+        return protocol_error(f"{error.description!s} ({self.hint})")
 
 
 class Definition(ByName):
@@ -99,6 +106,11 @@ class Definition(ByName):
             future.set_exception(raisable(error))
         else:
             future.set_result(answer)
+
+    @property
+    def hint(self) -> str:
+        name = self._command.__name__
+        return f"the peer has no responder for {name}: declare one there, with @{name}.responder"
 
     def translated(self, error: RemoteAmpError) -> Exception:
         exception = super().translated(error)

@@ -110,7 +110,10 @@ class Session:
         elif COMMAND in box:
             self.responders.command_received(box)
         else:
-            raise NoEmptyBoxes(f"neither a command nor an answer nor an error: {shortened(dict(box))}")
+            hint = "" if box else "; does the peer use version 2 of AMP, and this side version 1?"
+            raise NoEmptyBoxes(
+                f"neither a command nor an answer nor an error: {shortened(dict(box))}{hint}"
+            )
 
     def send(self, box: AmpBox) -> None:
         """Send a box; one with a `_sendTo` of its own decides itself how."""

@@ -45,10 +45,15 @@ class ProtocolSwitchCommand(ChangingCommand):
     """
 
     def __init__(
-        self, _protoToSwitchToFactory: Callable[[], asyncio.BaseProtocol], /, **kw: Any
+        self, _protoToSwitchToFactory: Callable[[], asyncio.BaseProtocol] | None = None, /, **kw: Any
     ) -> None:
         if not callable(_protoToSwitchToFactory):
-            raise TypeError(f"{_protoToSwitchToFactory!r} is not a factory of protocols")
+            name = type(self).__name__
+            right = ", ".join([name, "protocol_factory", *(f"{each}=..." for each in kw)])
+            raise TypeError(
+                f"{name} needs a protocol factory, not {_protoToSwitchToFactory!r}: write "
+                f"callRemote({right})"
+            )
         super().__init__(**kw)
         self._factory = _protoToSwitchToFactory
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import IO
 
-from ..errors import BoxTooLong, MalformedAmpBox, TooLong
+from ..errors import BoxTooLong, KeyAfterFullValue, MalformedAmpBox, TooLong
 from .boxes import MAX_VALUE_LENGTH, AmpBox, pieces
 from .costs import PAIR_OVERHEAD
 
@@ -117,7 +117,7 @@ class BoxParser:
             if key_start > size:
                 break
             if data[position]:
-                raise TooLong(True, False, data[position : position + _EXCERPT])
+                raise _long_key(data[position : position + _EXCERPT], box)
             key_end = key_start + data[position + 1]
             if key_end == key_start:
                 self._position = key_end
@@ -148,7 +148,7 @@ class BoxParser:
         self._position = 0
         if position < size:
             self._partial = bytearray(memoryview(data)[position:])
-            self._needed = _pair_length(self._partial)
+            self._needed = _pair_length(self._partial, box)
         self._check_size(box, self._needed)
         return None
 
@@ -168,7 +168,9 @@ class BoxParser:
                     self._position = 0
                     return False
                 self._position = end
-                self._needed = _pair_length(partial) if self._pieces is None else _piece_length(partial)
+                self._needed = (
+                    _pair_length(partial, box) if self._pieces is None else _piece_length(partial)
+                )
                 self._check_size(box, self._needed)
             self._box_size += self._needed
             self._needed = 0
@@ -234,12 +236,19 @@ def _written(key: bytes, value: bytes, version: int) -> bytes:
     return b"".join((b"\0%c" % len(key), key, *parts))
 
 
-def _pair_length(pair: bytearray) -> int:
-    """Return the length of a pair that begins so, or how many bytes it takes to know more of it."""
+def _long_key(excerpt: bytes, box: AmpBox) -> TooLong:
+    """Return the error for a key of `box` that is too long; the stream goes on with `excerpt`."""
+    if len(next(reversed(box.values()), b"")) == MAX_VALUE_LENGTH:
+        return KeyAfterFullValue(excerpt)
+    return TooLong(True, False, excerpt)
+
+
+def _pair_length(pair: bytearray, box: AmpBox) -> int:
+    """Return the length of a pair of `box` that begins so, or how many bytes it takes to know more."""
     if len(pair) < 2:
         return 2
     if pair[0]:
-        raise TooLong(True, False, bytes(pair[:_EXCERPT]))
+        raise _long_key(bytes(pair[:_EXCERPT]), box)
     if not pair[1]:
         return 2
     value_start = 4 + pair[1]

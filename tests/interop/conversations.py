@@ -114,13 +114,17 @@ async def conversing(
 
     path = directory / "ours"
     if server == "twisted":
-        to_tcp = connect("127.0.0.1", twisted.port, factory)
-        async with to_tcp if transport == "tcp" else unix_connect(twisted.path, factory):
+        async with (
+            connect("127.0.0.1", twisted.port, factory)
+            if transport == "tcp"
+            else unix_connect(twisted.path, factory)
+        ):
             await twisted.order("accept")
             yield Conversation(await connected.get(), twisted, server)
     else:
-        on_tcp = serve(factory, "127.0.0.1", 0)
-        async with on_tcp if transport == "tcp" else unix_serve(factory, path) as serving:
+        async with (
+            serve(factory, "127.0.0.1", 0) if transport == "tcp" else unix_serve(factory, path)
+        ) as serving:
             name = serving.sockets[0].getsockname()
             endpoint = f"tcp:127.0.0.1:{name[1]}" if transport == "tcp" else f"unix:{path}"
             await twisted.order("connect", endpoint)

@@ -510,7 +510,7 @@ async def test_a_responder_that_returns_no_protocol(
 
 async def test_what_cannot_be_switched() -> None:
     async with connected(Switching, AMP) as (_, client):
-        with pytest.raises(TypeError, match="not a factory"):
+        with pytest.raises(TypeError, match="needs a protocol factory"):
             client.callRemote(SwitchTo, None, name="x")
         await client.close()
     dispatcher = BoxDispatcher(Math())
