@@ -27,7 +27,6 @@ from typing import TYPE_CHECKING, Any
 
 from .amp import AMP
 from .commands.arguments import (
-    AmpList,
     Argument,
     Boolean,
     DateTime,
@@ -35,13 +34,13 @@ from .commands.arguments import (
     Descriptor,
     Float,
     Integer,
-    ListOf,
     Path,
     String,
     Unicode,
 )
 from .commands.command import PROTOCOL_ERRORS, Command
 from .commands.large import BigString, BigUnicode
+from .commands.lists import AmpList, ListOf
 from .commands.schemas import python_name
 from .dispatcher import BoxDispatcher
 from .endpoints import Server, connect, serve, unix_connect, unix_serve

@@ -69,4 +69,4 @@ def connection_of(proto: Any) -> Connection:
     session = getattr(proto, "__amp__", None)
     if isinstance(session, Session) and isinstance(session.outlet, Connection):
         return session.outlet
-    raise TypeError(f"{proto!r} is not an AMP, nor another BinaryBoxProtocol")
+    raise TypeError(f"{type(proto).__name__} has no connection: its boxes go through another sender")

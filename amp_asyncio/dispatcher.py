@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from .commands.command import Command, check_command
+from .commands.command import Command, CommandType, check_command
 from .commands.definitions import ByName
 from .composed import Composed
 from .errors import ConnectionLost, ProtocolSwitched, shortened
@@ -65,7 +65,7 @@ class BoxDispatcher(Composed):
         not parse; `ConnectionLost` and `ProtocolSwitched` if there can be none. While the connection
         is closing, only responders may ask; all others get `ConnectionLost`.
         """
-        if not a and (kw or isinstance(commandType, type)):
+        if not a and type(commandType) is CommandType:
             future = self.__amp__.calls.ask_at_once(commandType, kw)
             if future is not None:
                 return future

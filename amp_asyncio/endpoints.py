@@ -93,7 +93,8 @@ class Opening(Generic[_C]):
             f'"async with {name}(...) as {self._result}:"'
         )
 
-    if not TYPE_CHECKING:  # A checker says that there is no such attribute.
+    # A type checker says itself that there is no such attribute.
+    if not TYPE_CHECKING:  # pragma: no branch
 
         def __getattr__(self, name: str) -> Any:
             raise AttributeError(f"{self._call} has no {name!r}, it must be awaited: {self._advice()}")

@@ -149,6 +149,11 @@ def text_of(error: BaseException) -> str:
             "the command Ping: unknown a; it has no values",
         ),
         (
+            lambda amp: Sum(a=1, b=2)._doCommand(1),
+            TypeError,
+            "a command is asked through an AMP or a BoxDispatcher, not through 1",
+        ),
+        (
             lambda amp: amp.callRemoteString(Sum),
             TypeError,
             "callRemoteString takes the name of a command, not <class 'support.Sum'>: write "

@@ -85,6 +85,15 @@ async def test_descriptors_need_a_connection_of_this_package() -> None:
     assert sender.sent == []
 
 
+async def test_an_amp_over_a_sender_of_somebody_else() -> None:
+    amp, sender = AMP(), Sender()
+    amp.startReceivingBoxes(sender)
+    amp.callRemote(Sum, a=1, b=2).cancel()
+    assert sender.sent == [{b"_command": b"Sum", b"_ask": b"1", b"a": b"1", b"b": b"2"}]
+    with pytest.raises(TypeError, match="^AMP has no connection: its boxes go through another sender"):
+        amp.abort()
+
+
 # --- overrides that are never called ---
 
 
@@ -132,6 +141,7 @@ def test_an_override_that_is_never_called(base: type[Any], name: str, instead: s
     type("Derived", (ported,), {})
     type("Bridged", (base,), {name: method, instead: method})
     type("Plain", (base,), {name: "not a method"})
+    type("Elsewhere", (BoxDispatcher,), {"connectionMade": method})
 
 
 def test_an_override_in_a_mixin() -> None:
@@ -178,6 +188,7 @@ async def test_arguments_that_only_makeArguments_knows() -> None:
         ("fatalErrors", {}),
         ("allErrors", {}),
         ("reverseErrors", {}),
+        ("requiresAnswer", False),
         ("commandType", QuitBox),
         ("responseType", QuitBox),
         ("makeArguments", method),
@@ -187,13 +198,13 @@ async def test_arguments_that_only_makeArguments_knows() -> None:
 )
 def test_what_is_set_too_late(name: str, value: Any) -> None:
     class Late(Command):
-        requiresAnswer = False
+        cancellable = False
 
     with pytest.raises(
         TypeError, match=f"^Late.{name} cannot be set after .* set it in the body of the"
     ):
         setattr(Late, name, value)
-    Late.requiresAnswer = True
+    Late.cancellable = True
     later = type("Later", (Late,), {name: value})
     assert later.__mro__[1] is Late
 

@@ -21,7 +21,7 @@ from .exchange import schema_for
 from .schemas import Schema, wire_name
 from .templates import Template
 
-__all__ = ["PROTOCOL_ERRORS", "Command", "check_command", "session_of"]
+__all__ = ["PROTOCOL_ERRORS", "Command", "CommandType", "check_command", "session_of"]
 
 _Responder = TypeVar("_Responder", bound=Callable[..., Any])
 
@@ -29,11 +29,11 @@ _Responder = TypeVar("_Responder", bound=Callable[..., Any])
 # What a definition is made from. A later change would have no effect, or only half of one.
 _DEFINING = frozenset(
     """commandName arguments response errors fatalErrors allErrors reverseErrors
-    commandType responseType makeArguments makeResponse _doCommand""".split()
+    requiresAnswer commandType responseType makeArguments makeResponse _doCommand""".split()
 )
 
 
-class _CommandType(type):
+class CommandType(type):
     """The class of the command classes: refuses what is set too late to have an effect."""
 
     def __setattr__(cls, name: str, value: Any) -> None:
@@ -45,7 +45,7 @@ class _CommandType(type):
         super().__setattr__(name, value)
 
 
-class Command(metaclass=_CommandType):
+class Command(metaclass=CommandType):
     """What one side can ask of the other; subclass it, and set what differs from the defaults.
 
     The names in `arguments` and `response`, and the codes in `errors`, are bytes, or ASCII `str` that
@@ -94,7 +94,7 @@ class Command(metaclass=_CommandType):
         cls.response = definition.response.pairs
         if not cls._inherits("makeArguments"):
             definition.check = definition.arguments.check_missing
-        elif cls.commandType is Box and cls._inherits("__init__", "_doCommand"):
+        elif cls.requiresAnswer and cls.commandType is Box and cls._inherits("__init__", "_doCommand"):
             definition.template = Template.of(definition.arguments, ASK, _command=cls.commandName)
         if cls.responseType is Box and cls._inherits("makeResponse"):
             definition.response_template = Template.of(definition.response, ANSWER)
@@ -191,7 +191,7 @@ Command.__amp__ = Definition(Command, Schema([], "Command"), Schema([], "the ans
 
 def check_command(given: Any) -> None:
     """Raise `TypeError` unless `given` is a command class, with what to write in its place."""
-    if isinstance(given, _CommandType):
+    if isinstance(given, CommandType):
         return
     problem = f"callRemote takes a subclass of Command, not {shortened(given)}"
     if isinstance(given, str | bytes):

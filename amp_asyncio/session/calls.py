@@ -133,11 +133,8 @@ class Calls:
 
     def ask_at_once(self, command: type[Command], objects: dict[str, Any]) -> _AnyFuture | None:
         """Ask without making a box; return None if a box is needed, and nothing was sent."""
-        try:
-            template = command.__amp__.template
-        except AttributeError:
-            return None  # It is not a command.
-        if template is None or not self.ready or not command.requiresAnswer:
+        template = command.__amp__.template
+        if template is None or not self.ready:
             return None
         # Reserved before the arguments are encoded: what encodes them may ask something itself.
         self._counter = number = self._counter + 1

@@ -57,7 +57,8 @@ def warn_of_overrides(cls: type, root: type, names: Mapping[str, tuple[str, str]
             continue
         for name in sorted(names.keys() & vars(base).keys()):
             instead, advice = names[name]
-            if isinstance(vars(base)[name], FunctionType) and not _overrides(cls, instead):
+            is_method = isinstance(vars(base)[name], FunctionType)
+            if is_method and hasattr(cls, instead) and not _overrides(cls, instead):
                 warnings.warn(
                     f"{cls.__name__}.{name}() will never be called: {advice} instead",
                     stacklevel=_depth(),
@@ -65,11 +66,11 @@ def warn_of_overrides(cls: type, root: type, names: Mapping[str, tuple[str, str]
 
 
 def _overrides(cls: type, name: str) -> bool:
-    """Return whether the method `name` of `cls` comes from outside of this package."""
-    for base in cls.__mro__:
-        if name in vars(base):
-            return base.__module__.partition(".")[0] not in (_PACKAGE, "asyncio")
-    return False
+    """Return whether a class outside of this package defines the method `name` of `cls`."""
+    return any(
+        name in vars(base) and base.__module__.partition(".")[0] not in (_PACKAGE, "asyncio")
+        for base in cls.__mro__
+    )
 
 
 def _depth() -> int:
