@@ -37,6 +37,14 @@ def cut(text: str) -> str:
     return text if len(text) <= 400 else f"{text[:400]}..."
 
 
+def text_of(value: object) -> str:
+    """Return `str(value)`, or the name of its class if its own `__str__` fails."""
+    try:
+        return str(value)
+    except Exception:
+        return type(value).__name__
+
+
 class AmpError(Exception):
     """The base class of all errors of this package."""
 

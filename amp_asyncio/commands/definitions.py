@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import RemoteAmpError, UnhandledCommand, UnknownRemoteError
 from ..wire.boxes import UNHANDLED_ERROR_CODE, Box
@@ -19,19 +19,33 @@ if TYPE_CHECKING:
     from .schemas import Schema
     from .templates import Template
 
-__all__ = ["PROTOCOL_ERRORS", "ByName", "Definition", "raisable"]
+__all__ = ["ENDING", "PROTOCOL_ERRORS", "ByName", "Definition", "alone", "raisable"]
 
 #: The errors of AMP itself: any command may fail with them, and none may declare their codes.
 PROTOCOL_ERRORS: dict[bytes, type[Exception]] = {UNHANDLED_ERROR_CODE: UnhandledCommand}
 
 
-def raisable(error: Exception) -> Exception:
-    """Return `error`, or one in its place if no future can raise it."""
-    if not isinstance(error, StopIteration):
+#: What ends the process: the event loop lets it pass, and so does every part of this package.
+ENDING: Final = (SystemExit, KeyboardInterrupt)
+
+
+def raisable(error: BaseException) -> Exception:
+    """Return `error`, or one in its place if a future that raises it would mislead who awaits it.
+
+    No future can raise `StopIteration`. `CancelledError` would look like the caller's own cancellation.
+    """
+    if isinstance(error, Exception) and not isinstance(error, StopIteration):
         return error
     other = RuntimeError(repr(error))
     other.__cause__ = error
     return other
+
+
+def alone(error: BaseException) -> BaseException:
+    """Return the only error in an exception group, as a `TaskGroup` raises it, or else `error`."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
 
 
 class ByName:
@@ -102,7 +116,9 @@ class Definition(ByName):
             return
         try:
             answer = self._command.parseResponse(box, session.owner)
-        except Exception as error:
+        except ENDING:
+            raise
+        except BaseException as error:
             future.set_exception(raisable(error))
         else:
             future.set_result(answer)

@@ -12,6 +12,7 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
+from ..commands.definitions import ENDING
 from ..errors import ConnectionLost, ProtocolSwitched
 from ..session.life import Event, State
 from ..tls.failures import certificate_error
@@ -126,9 +127,11 @@ def switch(connection: Connection, inner: asyncio.BaseProtocol) -> None:
         feed(inner, rest)
         if connection.peer_finished and not cast(asyncio.Protocol, inner).eof_received():
             transport.close()
-    except Exception:
+    except BaseException as error:
         logger.exception("%r failed when it was handed the connection", inner)
         transport.abort()
+        if isinstance(error, ENDING):
+            raise
     finally:
         if outbox.exchange is not None:
             outbox.exchange.close()

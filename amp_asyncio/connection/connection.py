@@ -24,6 +24,7 @@ from ..wire.boxes import AmpBox
 from . import changing
 from .ending import Linger, PeerEnd, peer_ended
 from .inbox import Inbox
+from .starting import hook
 
 if TYPE_CHECKING:
     from ..session.outlets import TLSTerms
@@ -116,14 +117,6 @@ class Connection(asyncio.BufferedProtocol):
         """Change the state; nothing else does. `RuntimeError` if that cannot happen."""
         self.state = following(self.state, event)
 
-    def _hook(self, name: str, *arguments: Any) -> None:
-        """Tell the owner what has happened; an error is its own, and changes nothing here."""
-        if self.owner is not None:
-            try:
-                getattr(self.owner, name)(*arguments)
-            except Exception:
-                logger.exception("%r: %s() failed", self, name)
-
     # --- what comes ---
 
     def get_buffer(self, sizehint: int) -> memoryview:
@@ -191,7 +184,7 @@ class Connection(asyncio.BufferedProtocol):
     def pause_writing(self) -> None:
         """Take no more questions for now: the transport's buffer is full."""
         self.congest()
-        self._hook("pause_writing")
+        hook(self, "pause_writing")
 
     def congest(self) -> None:
         """Do what `pause_writing` does, without the hook."""
@@ -203,7 +196,7 @@ class Connection(asyncio.BufferedProtocol):
     def resume_writing(self) -> None:
         """Take questions again: the transport takes more."""
         self.relieve()
-        self._hook("resume_writing")
+        hook(self, "resume_writing")
 
     def relieve(self) -> None:
         """Do what `resume_writing` does, without the hook."""
@@ -273,7 +266,7 @@ class Connection(asyncio.BufferedProtocol):
     def eof_received(self) -> bool:
         """Note that the peer sends no more; return whether the connection stays open."""
         stays_open = peer_ended(self)
-        self._hook("eof_received")
+        hook(self, "eof_received")
         return stays_open
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -299,7 +292,7 @@ class Connection(asyncio.BufferedProtocol):
         if self.outbox.exchange is not None:
             self.outbox.exchange.close()
         self.leave(reason, keep_backlog=not aborted)
-        self._hook("connection_lost", exc)
+        hook(self, "connection_lost", exc)
         self.forget()
 
     def leave(self, reason: AmpError, keep_backlog: bool) -> None:

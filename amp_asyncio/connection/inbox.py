@@ -12,6 +12,7 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+from ..commands.definitions import ENDING, raisable
 from ..errors import AmpError, shortened
 from ..session.life import Pause
 from ..wire.parser import BoxParser
@@ -98,9 +99,12 @@ class Inbox:
         except AmpError as error:
             # Without its traceback, which would keep the parser, and all that it holds, alive.
             connection.give_up(error.with_traceback(None))
-        except Exception as error:
+        except BaseException as error:
+            # Nobody is cancelled here: a CancelledError is that of some future that was looked at.
             logger.exception("%r: a box could not be taken", connection)
-            connection.give_up(error.with_traceback(None))
+            connection.give_up(raisable(error).with_traceback(None))
+            if isinstance(error, ENDING):
+                raise
         finally:
             outbox.reading = False
             outbox.flush()

@@ -13,6 +13,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 from weakref import WeakKeyDictionary
 
+from ..commands.definitions import ENDING, raisable
 from ..limits import Limits
 from ..session.life import Event, State
 from ..wire.parser import BoxParser
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from ..session.receivers import Receiver
     from .connection import Connection
 
-__all__ = ["begin", "call_override"]
+__all__ = ["begin", "call_override", "hook"]
 
 logger = logging.getLogger("amp_asyncio")
 
@@ -76,10 +77,12 @@ def begin(connection: Connection, transport: asyncio.BaseTransport, receiver: Re
         _configure(connection, connection.owner)
         connection.outbox.open(given, connection.loop.call_soon)
         receiver.start(connection.owner, connection)
-    except Exception as error:
+    except BaseException as error:
         logger.exception("%r cannot be started", connection)
-        connection.error = error
+        connection.error = raisable(error)
         connection.abort()
+        if isinstance(error, ENDING):
+            raise
         return False
     logger.info("%r: connection established", connection)
     return True
@@ -104,6 +107,17 @@ def _configure(connection: Connection, owner: Any) -> None:
     connection.intercepts = "sendBox" in overrides
 
 
+def hook(connection: Connection, name: str, *arguments: Any) -> None:
+    """Tell the owner what has happened; an error is its own, and changes nothing here."""
+    if connection.owner is not None:
+        try:
+            getattr(connection.owner, name)(*arguments)
+        except ENDING:
+            raise
+        except BaseException:
+            logger.exception("%r: %s() failed", connection, name)
+
+
 def call_override(
     connection: Connection, override: Callable[..., Any], transport: asyncio.BaseTransport
 ) -> None:
@@ -111,8 +125,10 @@ def call_override(
     adopted, connection.adopts = connection.adopts, True
     try:
         override(connection.owner, transport)
-    except Exception as error:
+    except BaseException as error:
         logger.exception("%r: connection_made() failed", connection)
-        connection.give_up(error)
+        connection.give_up(raisable(error))
+        if isinstance(error, ENDING):
+            raise
     finally:
         connection.adopts = adopted

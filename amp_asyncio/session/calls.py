@@ -16,7 +16,7 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from ..commands.command import Command
-from ..commands.definitions import ByName, raisable
+from ..commands.definitions import ENDING, ByName, raisable
 from ..commands.exchange import drop
 from ..errors import (
     AmpError,
@@ -273,9 +273,11 @@ class Calls:
                 continue
             try:
                 self._send(asked, box, size, future)
-            except Exception as error:
+            except BaseException as error:
                 drop(box)
                 future.set_exception(raisable(error))
+                if isinstance(error, ENDING):
+                    raise
         self.update()
 
     def _stop_waiting(self, future: _AnyFuture) -> None:
@@ -291,7 +293,11 @@ class Calls:
     def answer_received(self, box: AmpBox) -> None:
         """Take an answer; `MalformedAmpBox` where there was no such question."""
         asked, future = self._take(box[ANSWER])
-        asked.answered(box, self._session, future)
+        try:
+            asked.answered(box, self._session, future)
+        except BaseException as error:
+            _fail(asked, future, error)
+            raise
         if self._waiting:
             self._send_waiting()
         if self._session.watched:
@@ -307,7 +313,11 @@ class Calls:
         if code == UNKNOWN_ERROR_CODE and "reference" in description:
             # The peer's log has the rest, under the same reference.
             logger.warning("%r: a question failed: %s", self._session, shortened(description))
-        asked.failed(RemoteAmpError(code, description), self._session, future)
+        try:
+            asked.failed(RemoteAmpError(code, description), self._session, future)
+        except BaseException as error:
+            _fail(asked, future, error)
+            raise
         if self._waiting:
             self._send_waiting()
         if self._session.watched:
@@ -343,7 +353,7 @@ class Calls:
             _fail(waiter, future, reason)
 
 
-def _fail(asked: _Asked, future: _AnyFuture, reason: AmpError) -> None:
+def _fail(asked: _Asked, future: _AnyFuture, reason: BaseException) -> None:
     """Resolve the future of a question that will have no answer.
 
     A command that wants no answer is not told that the connection was lost. That the connection was
@@ -354,4 +364,4 @@ def _fail(asked: _Asked, future: _AnyFuture, reason: AmpError) -> None:
     if asked is None and isinstance(reason, ConnectionLost):
         future.set_result(None)
     else:
-        future.set_exception(again(reason))
+        future.set_exception(again(reason) if isinstance(reason, AmpError) else raisable(reason))

@@ -114,7 +114,7 @@ class ChangingCommand(Command):
         return session.calls.ask(self.commandName, box, change)
 
 
-def lost(why: str, cause: Exception) -> ConnectionLost:
+def lost(why: str, cause: BaseException) -> ConnectionLost:
     """Return a `ConnectionLost` from `cause`."""
     error = ConnectionLost(f"{why}: {cause!r}")
     error.__cause__ = raisable(cause)

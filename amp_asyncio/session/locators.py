@@ -13,7 +13,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any, ClassVar, Protocol, TypeAlias
 
 from ..commands.command import Command
-from ..errors import BadArguments, BadLocalReturn, MalformedAmpBox, RemoteAmpError
+from ..commands.definitions import alone
+from ..errors import BadArguments, BadLocalReturn, MalformedAmpBox, RemoteAmpError, text_of
 from ..wire.boxes import AmpBox, Box
 from .ported import OF_LOCATORS, warn_of_overrides
 
@@ -138,13 +139,15 @@ class MethodResponder:
     def declared(self, error: BaseException) -> RemoteAmpError | None:
         """Return what the peer is told of `error`, or None if the command does not declare it.
 
-        If several classes fit, the most derived one counts.
+        If several classes fit, the most derived one counts. An exception group that is not declared
+        itself counts as the error in it, if it has only one: so a `TaskGroup` wraps it.
         """
         command = self._command
-        for kind in type(error).__mro__:
-            if kind in command.allErrors:
-                fatal = kind in command.fatalErrors
-                return RemoteAmpError(command.allErrors[kind], str(error), fatal, error)
+        for candidate in (error, alone(error)):
+            for kind in type(candidate).__mro__:
+                if kind in command.allErrors:
+                    fatal = kind in command.fatalErrors
+                    return RemoteAmpError(command.allErrors[kind], text_of(candidate), fatal, candidate)
         return None
 
     def written(self, objects: Any, tag: bytes, room: int) -> bytes | None:

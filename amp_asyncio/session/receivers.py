@@ -7,14 +7,18 @@ it what a session would be told.
 
 from __future__ import annotations
 
+import logging
 from typing import Any, Protocol
 
+from ..commands.definitions import ENDING
 from ..errors import AmpError, ConnectionLost
 from ..wire.boxes import AmpBox, BoxReceiver, BoxSender
 from .outlets import Outlet
 from .session import Session
 
 __all__ = ["ForeignReceiver", "Receiver"]
+
+logger = logging.getLogger("amp_asyncio")
 
 
 class Receiver(Protocol):
@@ -40,7 +44,6 @@ class ForeignReceiver:
 
     def __init__(self, receiver: BoxReceiver, session: Session, is_session: bool) -> None:
         self.receiver = receiver
-        self.receive = receiver.ampBoxReceived
         #: Whether the boxes get to the session after all, by way of the owner's overrides.
         self.is_session = is_session
         self._session = session
@@ -48,16 +51,25 @@ class ForeignReceiver:
     def start(self, sender: BoxSender, outlet: Outlet) -> None:
         self.receiver.startReceivingBoxes(sender)
 
+    def receive(self, box: AmpBox) -> None:
+        self.receiver.ampBoxReceived(box)
+
     def hold(self) -> None:
         self._tell("pause_sending")
 
     def release(self) -> None:
         self._tell("resume_sending")
 
-    def _tell(self, name: str) -> None:
+    def _tell(self, name: str, *arguments: Any) -> None:
+        """Tell the receiver, if it wants to know; an error is its own, and changes nothing here."""
         method: Any = getattr(self.receiver, name, None)
         if method is not None:
-            method()
+            try:
+                method(*arguments)
+            except ENDING:
+                raise
+            except BaseException:
+                logger.exception("%r: %s() failed", self.receiver, name)
 
     def is_busy(self) -> bool:
         return self._session.is_busy()
@@ -75,7 +87,9 @@ class ForeignReceiver:
         await self._session.finish()
 
     def end(self, reason: AmpError, keep_backlog: bool) -> None:
-        self.receiver.stopReceivingBoxes(reason)
+        self._tell("stopReceivingBoxes", reason)
+        # An override may leave out `super()`, or fail before it: those who wait are told all the same.
+        self._session.end(reason, keep_backlog)
 
     def forget(self) -> None:
         self._session.forget()

@@ -6,11 +6,21 @@ here, and the peer gets no detail of it but a reference that leads to the log.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 from typing import TYPE_CHECKING, Any
 
-from ..errors import BadArguments, RemoteAmpError, UnknownRemoteError, shortened
+from ..commands.definitions import alone
+from ..errors import (
+    BadArguments,
+    BadLocalReturn,
+    ConnectionLost,
+    RemoteAmpError,
+    UnknownRemoteError,
+    shortened,
+    text_of,
+)
 from ..wire.boxes import (
     ASK,
     COMMAND,
@@ -26,9 +36,10 @@ from ..wire.boxes import (
 from ..wire.costs import PAIR_OVERHEAD, box_cost
 
 if TYPE_CHECKING:
+    from .locators import Responder
     from .session import Session
 
-__all__ = ["refusal", "unhandled"]
+__all__ = ["checked", "failing", "is_loss", "refusal", "unhandled"]
 
 logger = logging.getLogger("amp_asyncio")
 
@@ -40,6 +51,32 @@ _DESCRIPTION_COST = PAIR_OVERHEAD + len(ERROR_DESCRIPTION) + 3 * 6 + 2
 def unhandled(command: bytes) -> RemoteAmpError:
     """Return the error for a command without a responder."""
     return RemoteAmpError(UNHANDLED_ERROR_CODE, f"Unhandled Command: {shortened(command)}")
+
+
+def failing(error: BaseException) -> Responder:
+    """Return a responder that raises `error`."""
+
+    def fail(box: AmpBox) -> AmpBox:
+        raise error
+
+    return fail
+
+
+def checked(responder: Responder, answer: Any) -> AmpBox:
+    """Return what a responder without a schema answered, which must be a box."""
+    if not isinstance(answer, AmpBox):
+        raise BadLocalReturn(
+            f"{responder!r} returned {shortened(answer)}", TypeError("a responder returns an AmpBox")
+        )
+    return answer
+
+
+def is_loss(error: BaseException) -> bool:
+    """Return whether a responder ended with `error` because its connection is lost."""
+    kinds = (asyncio.CancelledError, ConnectionLost)
+    if isinstance(error, BaseExceptionGroup):
+        return error.split(kinds)[1] is None
+    return isinstance(error, kinds)
 
 
 def refusal(session: Session, box: AmpBox, error: BaseException) -> tuple[AmpBox, bool]:
@@ -59,11 +96,12 @@ def refusal(session: Session, box: AmpBox, error: BaseException) -> tuple[AmpBox
 def _verdict(session: Session, box: AmpBox, error: BaseException) -> tuple[bytes, Any, bool]:
     """Return the code and the text for the peer, and whether the connection ends."""
     command = shortened(box[COMMAND])
-    if isinstance(error, RemoteAmpError) and not isinstance(error, UnknownRemoteError):
+    only = alone(error)
+    if isinstance(only, RemoteAmpError) and not isinstance(only, UnknownRemoteError):
         if ASK not in box:
-            text = shortened(str(error))
+            text = shortened(text_of(only))
             logger.warning("%r: %s failed, and wanted no answer: %s", session, command, text)
-        return error.errorCode, error.description, error.fatal
+        return only.errorCode, only.description, only.fatal
     if isinstance(error, BadArguments):
         logger.warning("%r: %s", session, error)
         return UNKNOWN_ERROR_CODE, "Unknown Error", session.close_on_unknown_error
@@ -79,7 +117,7 @@ def _verdict(session: Session, box: AmpBox, error: BaseException) -> tuple[bytes
 def _as_value(description: Any, room: int = MAX_VALUE_LENGTH) -> bytes:
     """Return as much of an error's text as a value holds, and in `room` bytes."""
     if not isinstance(description, bytes):
-        description = str(description).encode("utf-8", "replace")
+        description = text_of(description).encode("utf-8", "replace")
     most = max(0, min(room, MAX_VALUE_LENGTH))
     if len(description) <= most:
         return bytes(description)

@@ -17,9 +17,9 @@ from contextvars import copy_context
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
+from ..commands.definitions import ENDING, raisable
 from ..commands.exchange import drop
 from ..errors import (
-    BadLocalReturn,
     ConnectionLost,
     MalformedAmpBox,
     ProtocolSwitched,
@@ -37,7 +37,7 @@ from .changes import ChangeBox
 from .life import Pause
 from .locators import MethodResponder, Responder, is_awaitable
 from .outlets import changeable
-from .refusals import refusal, unhandled
+from .refusals import checked, failing, is_loss, refusal, unhandled
 from .running import RUNNING, Running, Status, current
 
 if TYPE_CHECKING:
@@ -106,9 +106,9 @@ class Responders:
             responder = (session.locator or session.owner).locateResponder(box[COMMAND])
             if responder is None:
                 raise unhandled(box[COMMAND])
-        except Exception as error:
+        except BaseException as error:
             # A refusal waits for its turn, too: it takes memory as well.
-            responder = _failing(error)
+            responder = failing(error)
         if getattr(responder, "changes_connection", False):
             # What follows may not be AMP: that is known when the command is answered.
             if session.outlet.locked:
@@ -143,11 +143,10 @@ class Responders:
         self._depth += 1
         try:
             answer = context.run(begin, box)
-        except (SystemExit, KeyboardInterrupt) as error:
-            self._refuse(box, error)
-            raise
         except BaseException as error:
             self._refuse(box, error)
+            if isinstance(error, ENDING):
+                raise
             return
         finally:
             self._depth -= 1
@@ -180,14 +179,13 @@ class Responders:
             objects = await answer
         except BaseException as error:
             running.end()
-            quiet = isinstance(error, asyncio.CancelledError | ConnectionLost)
-            if quiet and running.status is Status.ABANDONED:
+            if running.status is Status.ABANDONED and is_loss(error):
                 logger.debug("%r: %s was cancelled", self._session, shortened(box[COMMAND]))
             elif isinstance(responder, MethodResponder):
                 self._refuse(box, responder.declared(error) or error)
             else:
                 self._refuse(box, error)
-            if not isinstance(error, Exception):
+            if isinstance(error, (asyncio.CancelledError, *ENDING)):
                 raise
         else:
             running.end()
@@ -317,7 +315,7 @@ class Responders:
         tag = box.get(ASK)
         try:
             if not isinstance(responder, MethodResponder):
-                reply = _checked(responder, answer)
+                reply = checked(responder, answer)
             elif (
                 tag is not None
                 and session.outlet.takes_bytes
@@ -337,8 +335,10 @@ class Responders:
                 self._send(reply)
         except (ConnectionLost, ProtocolSwitched) as error:
             logger.debug("%r: an answer was dropped: %s", session, error)
-        except Exception as error:
+        except BaseException as error:
             self._refuse(box, error)
+            if isinstance(error, ENDING):
+                raise
             return
         self._settle(box)
 
@@ -360,7 +360,10 @@ class Responders:
     def _refuse(self, box: AmpBox, error: BaseException) -> None:
         """Say that the command in `box` failed: to the peer, and to the log if it is our fault."""
         session = self._session
-        reply, fatal = refusal(session, box, error)
+        try:
+            reply, fatal = refusal(session, box, error)
+        except Exception as broken:  # A subclass of `RemoteAmpError` may lack what makes one.
+            reply, fatal = refusal(session, box, broken)
         try:
             if ASK in box:
                 self._send(reply)
@@ -368,8 +371,13 @@ class Responders:
                 session.outlet.finish_writing()
         except (ConnectionLost, ProtocolSwitched) as lost:
             logger.debug("%r: an error was dropped: %s", session, lost)
-        except TooLong as too_long:
-            session.outlet.give_up(too_long.with_traceback(None))
+        except BaseException as broken:
+            # Nothing else can tell the peer, which would wait for ever.
+            if not isinstance(broken, TooLong):
+                logger.exception("%r: an error could not be sent", session)
+            session.outlet.give_up(raisable(broken).with_traceback(None))
+            if isinstance(broken, ENDING):
+                raise
         self._settle(box)
 
     def _settle(self, box: AmpBox) -> None:
@@ -377,19 +385,3 @@ class Responders:
         if box is self._changing:
             self._changing = None
             self._session.outlet.resume_reading(Pause.CHANGE)
-
-
-def _failing(error: Exception) -> Responder:
-    def fail(box: AmpBox) -> AmpBox:
-        raise error
-
-    return fail
-
-
-def _checked(responder: Responder, answer: Any) -> AmpBox:
-    """Return what a responder without a schema answered, which must be a box."""
-    if not isinstance(answer, AmpBox):
-        raise BadLocalReturn(
-            f"{responder!r} returned {shortened(answer)}", TypeError("a responder returns an AmpBox")
-        )
-    return answer

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
-from ..commands.definitions import raisable
+from ..commands.definitions import ENDING, raisable
 from ..errors import ConnectionLost
 from ..wire.boxes import AmpBox
 from .changes import Change, ChangeBox, ChangingCommand, lost
@@ -88,12 +89,17 @@ class _Switch(Change):
             return
         try:
             inner = self._factory()
+            if isinstance(inner, CoroutineType):
+                inner.close()
+                raise TypeError("the factory is an `async def`: a plain `def` returns the protocol")
             if not isinstance(inner, asyncio.BaseProtocol):
                 raise TypeError(f"the factory returned {inner!r}, which is not an asyncio.BaseProtocol")
-        except Exception as error:
+        except BaseException as error:
             assert future is not None, "a responder has made its protocol before it answers"
             future.set_exception(raisable(error))
             outlet.give_up(lost("no protocol to switch to", error))
+            if isinstance(error, ENDING):
+                raise
             return
         if future is not None:
             future.set_result(answer)

@@ -79,7 +79,9 @@ class MemoryTransport(asyncio.Transport):
         """Call a method of the protocol; the connection is lost if it raises an exception."""
         try:
             return getattr(self._protocol, method)(*arguments)
-        except Exception as error:
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:
             self._report(error, f"Fatal error: protocol.{method}() failed")
             self.fail(error)
 
@@ -87,10 +89,12 @@ class MemoryTransport(asyncio.Transport):
         """Call a method of the protocol; an exception is reported, and the connection goes on."""
         try:
             getattr(self._protocol, method)()
-        except Exception as error:
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:
             self._report(error, f"protocol.{method}() failed")
 
-    def _report(self, error: Exception, message: str) -> None:
+    def _report(self, error: BaseException, message: str) -> None:
         self._loop.call_exception_handler(
             {"message": message, "exception": error, "transport": self, "protocol": self._protocol}
         )
@@ -240,7 +244,7 @@ class MemoryTransport(asyncio.Transport):
         """Close now; what the line has not taken is lost."""
         self._end_soon(None)
 
-    def fail(self, error: Exception) -> None:
+    def fail(self, error: BaseException) -> None:
         """Close now; `connection_lost` gets `error`."""
         self._end_soon(error)
 
@@ -250,13 +254,13 @@ class MemoryTransport(asyncio.Transport):
         """Wait until `connection_lost` was called; cancelling this only ends the wait."""
         await self._closed.wait()
 
-    def _end_soon(self, error: Exception | None) -> None:
+    def _end_soon(self, error: BaseException | None) -> None:
         if self._state not in (_State.ENDING, _State.LOST):
             self._state = _State.ENDING
             self._unsent.clear()
             self._loop.call_soon(self._end, error)
 
-    def _end(self, error: Exception | None) -> None:
+    def _end(self, error: BaseException | None) -> None:
         self._state = _State.LOST
         unread = self._incoming.close_reading()
         self._outgoing.end(ConnectionResetError("the peer did not read it all") if unread else None)

@@ -73,7 +73,7 @@ class PipeTransport(asyncio.Transport):
     _eof_heard = False
     # Why we cannot write any more, although we did not close; and the argument of connection_lost.
     _broken: Exception | None = None
-    _error: Exception | None = None
+    _error: BaseException | None = None
 
     def __init__(
         self,
@@ -129,7 +129,9 @@ class PipeTransport(asyncio.Transport):
             return
         try:
             feed(self._protocol, data)
-        except Exception as error:
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:
             self._protocol_failed(error)
 
     def _eof_received(self) -> None:
@@ -150,7 +152,9 @@ class PipeTransport(asyncio.Transport):
             return
         try:
             keep_open = self._protocol.eof_received()
-        except Exception as error:
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:
             self._protocol_failed(error)
             return
         if not keep_open:
@@ -209,7 +213,7 @@ class PipeTransport(asyncio.Transport):
         poll.register(self._pipes[0], select.POLLIN)
         return bool(poll.poll(0))
 
-    def _protocol_failed(self, error: Exception) -> None:
+    def _protocol_failed(self, error: BaseException) -> None:
         self._loop.call_exception_handler(
             {
                 "message": "Fatal error: the protocol of a pipe transport failed",
@@ -220,7 +224,7 @@ class PipeTransport(asyncio.Transport):
         )
         self._fail(error)
 
-    def _fail(self, error: Exception | None) -> None:
+    def _fail(self, error: BaseException | None) -> None:
         """Close both pipes now."""
         self._error = self._error or error
         self._closing = True

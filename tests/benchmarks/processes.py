@@ -15,8 +15,8 @@ __all__ = ["Pair", "Process", "environment"]
 WORKER = Path(__file__).with_name("worker.py")
 
 
-# Has glibc keep freed memory, instead of returning it to the kernel and getting it again with each large
-# value. What that costs depends on what else a process has allocated, and not on the peer.
+# Has glibc keep freed memory, instead of returning it to the kernel and getting it again with each
+# large value. What that costs depends on what else a process has allocated, and not on the peer.
 _KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": "1048576", "MALLOC_TRIM_THRESHOLD_": "4194304"}
 
 
