@@ -21,7 +21,14 @@ _OWN = frozenset(f"{__package__}.{name}" for name in ("amp", "composed", "dispat
 
 # What a subclass may override of what is done for each piece of the stream, or for each box. It is
 # found out once, when the class is defined, so that those who override nothing pay nothing.
-_PER_BOX = ("data_received", "sendBox", "ampBoxReceived", "startReceivingBoxes", "stopReceivingBoxes")
+_PER_BOX = (
+    "data_received",
+    "sendBox",
+    "ampBoxReceived",
+    "locateResponder",
+    "startReceivingBoxes",
+    "stopReceivingBoxes",
+)
 
 
 class Composed:

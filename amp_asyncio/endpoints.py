@@ -20,7 +20,7 @@ from .amp import AMP
 from .errors import shortened
 from .limits import Limits
 from .serving import Acceptor, Server, close_in_time
-from .transports.adoption import AcceptingProtocol, connect_unix
+from .transports.adoption import AcceptingProtocol, connect_unix, refuse_descriptors
 
 __all__ = [
     "Opening",
@@ -334,6 +334,10 @@ def unix_serve(
         acceptor = Acceptor(partial(limited, protocol_factory, limits), ssl, options)
         accept = acceptor.accept if ssl else lambda: AcceptingProtocol(acceptor.accept())
         where = None if path is None else fspath(path)
-        return Server(await listen(accept, where, **options), acceptor)
+        listener = await listen(accept, where, **options)
+        if ssl is not None:
+            for sock in listener.sockets:
+                refuse_descriptors(sock)
+        return Server(listener, acceptor)
 
     return Opening(_call("unix_serve", protocol_factory, path), "server", open_it)

@@ -34,6 +34,8 @@ class Limits:
             direction, before the connection is aborted; None for no limit.
         eof_timeout: how long a peer that closed its sending side is served: the connection is aborted
             when the last answer was written that long ago; None for no limit.
+        descriptor_timeout: how long a descriptor that came may wait for the box that names it, before
+            it is closed; None for no limit.
 
     Raises `TypeError` for a limit that is not a number, and `ValueError` for one that is not positive
     or for a window that is larger than the backlog: two peers with such limits could wait for each
@@ -47,6 +49,7 @@ class Limits:
     stall_timeout: float = 60.0
     idle_timeout: float | None = None
     eof_timeout: float | None = 30.0
+    descriptor_timeout: float | None = 10.0
 
     def __post_init__(self) -> None:
         for field in fields(self):

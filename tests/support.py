@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -228,7 +229,13 @@ async def raw_client(server: Any) -> AsyncIterator[tuple[asyncio.StreamReader, a
 
 
 def open_descriptors() -> int:
-    """Return how many descriptors this process has, without those of /dev/null: uvloop keeps one."""
+    """Return how many descriptors this process has, without those of /dev/null: uvloop keeps one.
+
+    Those that are being closed are waited for.
+    """
+    while closing := [each for each in threading.enumerate() if each.name.startswith("amp_asyncio")]:
+        for thread in closing:
+            thread.join()
     links = []
     for descriptor in os.listdir("/proc/self/fd"):
         with suppress(FileNotFoundError):  # The one that the list is read from.

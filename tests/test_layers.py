@@ -18,7 +18,7 @@ NAME = "amp_asyncio"
 
 # From the bottom to the top; those on one line are on one level, and may import one another.
 LAYERS = [
-    ["errors", "limits"],
+    ["errors", "limits", "descriptors"],
     ["wire"],
     ["commands"],
     ["transports", "tls", "session"],

@@ -62,6 +62,11 @@ class ByName:
         """What an error says that was caused by a command without a responder."""
         return "the peer has no responder for it"
 
+    @property
+    def may_claim(self) -> bool:
+        """Whether the answer may have a descriptor in it."""
+        return True
+
     def answered(self, box: Box, session: Any, future: Any) -> None:
         """Resolve `future`, unless it was cancelled, with what `box` says."""
         if not future.done():
@@ -109,6 +114,10 @@ class Definition(ByName):
         self.template: Template | None = None
         self.response_template: Template | None = None
         self.declared: dict[type[Exception], tuple[bytes, bool]] = {}
+
+    @property
+    def may_claim(self) -> bool:
+        return self.response.may_claim
 
     def answered(self, box: Box, session: Any, future: Any) -> None:
         if future.done():

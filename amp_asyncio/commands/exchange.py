@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from typing import Any, TypeVar, cast
 
+from ..descriptors import discard, pending
 from ..errors import ConnectionLost, MalformedAmpBox
 from ..wire.boxes import AmpBox
 from .schemas import Schema
@@ -39,18 +40,19 @@ class Exchange:
     Attributes:
         given: how many ordinals were given out.
         making: whether a box with descriptors is being made.
+        received: how many came, all in all.
         claimed: what the box that is being read has claimed; None while none is read.
     """
 
-    __slots__ = ("_closed", "_held", "_received", "_unclaimed", "claimed", "given", "making")
+    __slots__ = ("_closed", "_held", "_unclaimed", "claimed", "given", "making", "received")
 
     def __init__(self) -> None:
         self._closed = False
         self.given = 0
         # The descriptors of the last ordinals, whose boxes have not been sent yet.
         self._held: deque[int] = deque()
-        # How many came, and those that no box has named yet.
-        self._received = 0
+        self.received = 0
+        # Those that came and that no box has named yet.
         self._unclaimed: dict[int, int] = {}
         self.claimed: list[int] | None = None
         self.making = False
@@ -84,13 +86,30 @@ class Exchange:
 
     # --- in ---
 
-    def receive(self, descriptor: int) -> None:
-        """Keep a descriptor that came; `ConnectionLost` if that is one too many."""
-        if self._closed or len(self._unclaimed) >= MOST_UNCLAIMED:
-            os.close(descriptor)
+    @property
+    def unclaimed(self) -> int:
+        """How many came that no box has named yet, and are kept."""
+        return len(self._unclaimed)
+
+    def receive(self, descriptor: int, wanted: bool) -> None:
+        """Keep a descriptor that came, or close it where no box could name it.
+
+        Raises `ConnectionLost` if it is one too many, of this connection, or of those that were closed
+        faster than the system does it.
+        """
+        if self._closed or len(self._unclaimed) >= MOST_UNCLAIMED or pending() >= MOST_UNCLAIMED:
+            discard((descriptor,))
             raise ConnectionLost(f"more than {MOST_UNCLAIMED} descriptors came that no box has named")
-        self._unclaimed[self._received] = descriptor
-        self._received += 1
+        if wanted:
+            self._unclaimed[self.received] = descriptor
+        else:
+            discard((descriptor,))
+        self.received += 1
+
+    def expire(self, end: int) -> None:
+        """Close the descriptors with ordinals below `end` that no box has named."""
+        expired = [ordinal for ordinal in self._unclaimed if ordinal < end]
+        discard([self._unclaimed.pop(ordinal) for ordinal in expired])
 
     def claim(self, ordinal: int) -> int:
         """Return a descriptor that came, for the caller to close; `ValueError` if it is not here."""
@@ -98,7 +117,7 @@ class Exchange:
             descriptor = self._unclaimed.pop(ordinal)
         except KeyError:
             raise ValueError(
-                f"{self._received} descriptors have come, and {ordinal} is not here"
+                f"{self.received} descriptors have come, and {ordinal} is not here"
             ) from None
         if self.claimed is not None:
             self.claimed.append(descriptor)
@@ -114,10 +133,9 @@ class Exchange:
     def close(self) -> None:
         """Close all that is here, and take no more."""
         self._closed = True
-        descriptors = [*self._held, *self._unclaimed.values()]
+        discard([*self._held, *self._unclaimed.values()])
         self._held.clear()
         self._unclaimed.clear()
-        _close(descriptors)
 
 
 def give(descriptor: Any, proto: Any) -> int:
@@ -178,11 +196,6 @@ def _duplicate(descriptor: Any) -> int:
         raise ValueError(f"{descriptor!r} is not an open descriptor") from None
 
 
-def _close(descriptors: Iterable[int]) -> None:
-    for descriptor in descriptors:
-        os.close(descriptor)
-
-
 class _Carrier(AmpBox):
     """A box with descriptors: those from `start` up to, but not including, `end`."""
 
@@ -231,7 +244,7 @@ class DescriptorSchema(Schema):
         try:
             return super().decode(strings, proto)
         except BaseException:
-            _close(claimed)
+            discard(claimed)
             raise
         finally:
             exchange.claimed = None
@@ -247,7 +260,7 @@ class DescriptorSchema(Schema):
                 pass
             finally:
                 exchange.claimed = None
-                _close(claimed)
+                discard(claimed)
 
 
 def schema_for(pairs: Iterable[tuple[bytes | str, Any]], what: str) -> Schema:

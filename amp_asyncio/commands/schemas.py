@@ -138,6 +138,11 @@ class Schema:
         """Whether any argument may be left out."""
         return self._required != self._names
 
+    @property
+    def may_claim(self) -> bool:
+        """Whether any argument sees more than its own value: it may be a descriptor."""
+        return self.codecs is None
+
     def check(self, objects: Mapping[str, Any]) -> None:
         """Raise `InvalidSignature` unless `objects` has all required names and no unknown ones.
 

@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
-from ..commands.exchange import Exchange
 from ..errors import AmpError, ConnectionLost
 from ..limits import Limits
 from ..session.life import Event, Pause, State, following
@@ -157,15 +155,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def descriptor_received(self, descriptor: int) -> None:
         """Keep a descriptor for the box that will name it; too many of them abort the connection."""
-        if self.inbox.is_over():
-            os.close(descriptor)
-            return
-        if self.outbox.exchange is None:
-            self.outbox.exchange = Exchange()
-        try:
-            self.outbox.exchange.receive(descriptor)
-        except ConnectionLost as error:
-            self.give_up(error)
+        self.inbox.receive_descriptor(descriptor)
 
     # --- what goes out ---
 
@@ -308,7 +298,7 @@ class Connection(asyncio.BufferedProtocol):
     def stop_reading(self) -> None:
         """Drop what still comes."""
         self.inbox.close()
-        for timer in (self._linger, self.inbox.silence, self.peer_end):
+        for timer in (self._linger, self.inbox.silence, self.inbox.unclaimed, self.peer_end):
             if timer is not None:
                 timer.cancel()
 

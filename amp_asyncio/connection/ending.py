@@ -4,6 +4,8 @@ A connection that is closed while its peer still sends would be reset by the ker
 has not read yet would be lost. So ours stops writing, waits for the peer to do the same, and closes
 then (`Linger`). A peer that closes its own side first is answered for as long as answers go out
 (`PeerEnd`), and one from which nothing comes is ended, if there is a limit for that (`Silence`).
+Descriptors that it has sent and does not name are closed (`Unclaimed`): one of them may be its own end
+of the connection, and the stream would then never end.
 """
 
 from __future__ import annotations
@@ -18,9 +20,10 @@ from ..errors import ConnectionLost, MalformedAmpBox
 from ..session.life import State
 
 if TYPE_CHECKING:
+    from ..commands.exchange import Exchange
     from .connection import Connection
 
-__all__ = ["Linger", "PeerEnd", "Silence", "close", "peer_ended"]
+__all__ = ["Linger", "PeerEnd", "Silence", "Unclaimed", "close", "peer_ended"]
 
 logger = logging.getLogger("amp_asyncio")
 
@@ -139,6 +142,37 @@ class PeerEnd(_Timer):
                     f"{self._timeout} seconds"
                 )
             )
+
+
+class Unclaimed(_Timer):
+    """Closes descriptors that no box has named for a while.
+
+    It may take up to twice the time that the limits give, but never less than once. Time in which boxes
+    that came wait on our side does not count.
+    """
+
+    def __init__(self, connection: Connection, exchange: Exchange) -> None:
+        super().__init__(connection.loop)
+        self._connection = connection
+        self._exchange = exchange
+        self._timeout = connection.limits.descriptor_timeout
+
+    def watch(self) -> None:
+        """Go on, now that there are such descriptors."""
+        if self._handle is None and self._timeout is not None:
+            self.later(self._timeout, self._look, self._exchange.received)
+
+    def _look(self, end: int) -> None:
+        """Close those with ordinals below `end`, which were here when this looked before."""
+        connection, exchange = self._connection, self._exchange
+        if not connection.inbox.pauses and not connection.receiver.has_backlog():
+            before = exchange.unclaimed
+            exchange.expire(end)
+            if closed := before - exchange.unclaimed:
+                logger.info("%r: closed %d descriptors that no box has named", connection, closed)
+        self._handle = None
+        if exchange.unclaimed:
+            self.watch()
 
 
 def peer_ended(connection: Connection) -> bool:

@@ -13,9 +13,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from ..commands.definitions import ENDING, raisable
-from ..errors import AmpError, shortened
+from ..commands.exchange import Exchange
+from ..descriptors import discard
+from ..errors import AmpError, ConnectionLost, shortened
 from ..session.life import Pause
 from ..wire.parser import BoxParser
+from .ending import Unclaimed
 
 if TYPE_CHECKING:
     from .connection import Connection
@@ -42,6 +45,7 @@ class Inbox:
     Attributes:
         pauses: why none are given out.
         silence: is told when boxes came; None if that does not matter.
+        unclaimed: closes descriptors that no box names; None before the first one came.
     """
 
     __slots__ = (
@@ -53,11 +57,13 @@ class Inbox:
         "_turn_over",
         "pauses",
         "silence",
+        "unclaimed",
     )
 
     def __init__(self, connection: Connection) -> None:
         self.pauses = _NONE
         self.silence: Silence | None = None
+        self.unclaimed: Unclaimed | None = None
         self._connection = connection
         self._parser = _NO_PARSER
         self._log_as: object = None
@@ -117,6 +123,28 @@ class Inbox:
             if drained or not self.pauses:
                 afterwards, self._afterwards = self._afterwards, None
                 afterwards()
+
+    def receive_descriptor(self, descriptor: int) -> None:
+        """Keep a descriptor for the box that will name it.
+
+        One that no box could name is closed; too many of them abort the connection.
+        """
+        if self.is_over():
+            discard((descriptor,))
+            return
+        connection = self._connection
+        exchange = connection.outbox.exchange
+        if exchange is None:
+            exchange = connection.outbox.exchange = Exchange()
+        try:
+            exchange.receive(descriptor, connection.receiver.may_claim())
+        except ConnectionLost as error:
+            connection.give_up(error)
+            return
+        if exchange.unclaimed:
+            if self.unclaimed is None:
+                self.unclaimed = Unclaimed(connection, exchange)
+            self.unclaimed.watch()
 
     # --- pausing ---
 

@@ -129,6 +129,10 @@ class Calls:
             return True
         return any(not future.done() for _, future, _ in self._open.values())
 
+    def may_claim(self) -> bool:
+        """Return whether an answer that is awaited may have a descriptor in it."""
+        return any(asked.may_claim for asked, _, _ in self._open.values())
+
     # --- asking ---
 
     def ask_at_once(self, command: type[Command], objects: dict[str, Any]) -> _AnyFuture | None:

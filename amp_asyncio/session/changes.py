@@ -33,6 +33,8 @@ class Change(ABC):
     """
 
     securing = False
+    # A protocol that takes over may take descriptors.
+    may_claim = True
 
     def __init__(self, command: type[Command]) -> None:
         self.command = command

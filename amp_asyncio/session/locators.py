@@ -25,6 +25,7 @@ __all__ = [
     "ResponderLocator",
     "SimpleStringLocator",
     "is_awaitable",
+    "may_claim",
 ]
 
 Responder: TypeAlias = Callable[[AmpBox], AmpBox | Awaitable[AmpBox]]
@@ -50,8 +51,15 @@ class CommandLocator:
     # The command of each name, and the name of the method that answers it.
     __amp_commands__: ClassVar[dict[bytes, tuple[type[Command], str]]] = {}
 
+    # Whether methods named `amp_NAME` answer commands, too: see `SimpleStringLocator`.
+    __amp_by_name__: ClassVar[bool] = False
+
     def __init_subclass__(cls, **kw: Any) -> None:
         super().__init_subclass__(**kw)
+        prefix = getattr(cls, "baseDispatchPrefix", None)
+        cls.__amp_by_name__ = prefix is not None and any(
+            name.encode().startswith(prefix) for name in dir(cls)
+        )
         answers = [
             (command, name)
             for base in reversed(cls.__mro__)
@@ -193,3 +201,19 @@ class SimpleStringLocator:
             return None
         responder: Responder | None = getattr(self, attribute, None)
         return responder
+
+
+def may_claim(locator: Any) -> bool:
+    """Return whether a command that `locator` finds may have a descriptor in it.
+
+    What a locator finds in a way of its own is not known, nor is what a method `amp_NAME` does.
+    """
+    kind = type(locator)
+    overrides = getattr(kind, "__amp_overrides__", None)
+    if overrides is None:
+        own_way = kind.locateResponder is not CommandLocator.locateResponder
+    else:
+        own_way = "locateResponder" in overrides
+    if own_way or not isinstance(locator, CommandLocator) or kind.__amp_by_name__:
+        return True
+    return any(command.__amp__.arguments.may_claim for command, _ in kind.__amp_commands__.values())

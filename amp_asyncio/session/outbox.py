@@ -16,11 +16,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 from ..commands.exchange import Exchange
+from ..descriptors import discard
 from ..errors import AmpError, BoxTooLong, ConnectionLost, NoEmptyBoxes, shortened
 from ..wire.boxes import AmpBox
 from ..wire.costs import PAIR_OVERHEAD
@@ -32,6 +32,9 @@ logger = logging.getLogger("amp_asyncio")
 # With this many bytes, the outbox does not wait for the end of the turn: to join more costs more than
 # another write.
 _FULL = 32 * 1024
+
+# What a descriptor that waits to be sent counts as, in bytes: a process has few of them.
+_DESCRIPTOR_COST = 64 * 1024
 
 
 def again(error: AmpError) -> AmpError:
@@ -246,8 +249,16 @@ class Outbox:
     # --- the transport's buffer ---
 
     def unsent(self) -> int:
-        """Return how many bytes were sent that the network has not taken yet."""
-        return self.size + (self._transport.get_write_buffer_size() if self._transport else 0)
+        """Return how many bytes were sent that the network has not taken yet.
+
+        A descriptor that the network has not taken yet counts as many bytes.
+        """
+        transport = self._transport
+        if transport is None:
+            return self.size
+        waiting = getattr(transport, "get_unsent_descriptors", None)
+        descriptors = _DESCRIPTOR_COST * waiting() if waiting else 0
+        return self.size + descriptors + int(transport.get_write_buffer_size())
 
     def relieve(self) -> None:
         """The transport takes more."""
@@ -287,5 +298,4 @@ class Outbox:
 
 def _close(data: bytes) -> None:
     if type(data) is _Parcel:
-        for descriptor in data.descriptors:
-            os.close(descriptor)
+        discard(data.descriptors)

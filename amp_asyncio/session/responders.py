@@ -267,6 +267,10 @@ class Responders:
 
     # --- the end ---
 
+    def has_backlog(self) -> bool:
+        """Return whether commands wait to begin."""
+        return bool(self._backlog or self._parked)
+
     def is_idle(self) -> bool:
         """Return whether every command is done, except those that wait for that themselves."""
         return not self._backlog and len(self._tasks) == self._exempt

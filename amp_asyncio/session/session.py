@@ -15,6 +15,7 @@ from ..errors import AmpError, ConnectionLost, NoEmptyBoxes, shortened
 from ..limits import Limits
 from ..wire.boxes import ANSWER, COMMAND, ERROR, AmpBox, BoxReceiver, BoxSender
 from .calls import Calls
+from .locators import may_claim
 from .outlets import Outlet, SenderOutlet
 from .responders import Responders
 
@@ -134,6 +135,14 @@ class Session:
     def is_busy(self) -> bool:
         """Return whether an answer is awaited, or a command is not answered yet."""
         return self.calls.is_open() or not self.responders.is_idle()
+
+    def has_backlog(self) -> bool:
+        """Return whether commands wait to begin."""
+        return self.responders.has_backlog()
+
+    def may_claim(self) -> bool:
+        """Return whether a box that comes may name a descriptor, or what follows it may."""
+        return self.outlet.locked or self.calls.may_claim() or may_claim(self.locator or self.owner)
 
     def progress(self) -> int:
         """Return how many commands were begun and finished so far."""

@@ -12,15 +12,29 @@ import logging
 import os
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, TypeVar, cast
 
 from .unix import DescriptorTransport
 
-__all__ = ["AcceptingProtocol", "connect_unix", "native_transport"]
+__all__ = ["AcceptingProtocol", "connect_unix", "native_transport", "refuse_descriptors"]
 
 logger = logging.getLogger("amp_asyncio")
 
+# From Linux 6.16 on.
+_SO_PASSRIGHTS = getattr(socket, "SO_PASSRIGHTS", 83)
+
 _P = TypeVar("_P", bound=asyncio.BaseProtocol)
+
+
+def refuse_descriptors(sock: Any) -> None:
+    """Have the kernel refuse descriptors that a peer sends to `sock`, where it can.
+
+    The transports of the event loops drop them when they read: the kernel closes them then, and a file
+    may make that take long. With a socket that listens, this applies to the connections, too.
+    """
+    with suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, _SO_PASSRIGHTS, 0)
 
 
 async def connect_unix(
@@ -109,6 +123,7 @@ async def native_transport(ours: DescriptorTransport) -> tuple[asyncio.Transport
     keeping = _KeepingProtocol()
     native: asyncio.Transport
     sock = _duplicate(ours.get_extra_info("socket"))
+    refuse_descriptors(sock)
     native, _ = await loop.create_unix_connection(lambda: keeping, sock=sock)
     if ours.is_closing() or native.is_closing():
         native.abort()
@@ -117,7 +132,7 @@ async def native_transport(ours: DescriptorTransport) -> tuple[asyncio.Transport
         native.pause_reading()
     native.set_protocol(ours.get_protocol())
     ours.set_protocol(asyncio.Protocol())
-    ours.abort()
+    ours.release()
     return native, bytes(keeping.data)
 
 

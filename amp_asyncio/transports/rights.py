@@ -10,18 +10,26 @@ from __future__ import annotations
 
 import array
 import errno
+import fcntl
 import os
 import socket
+import termios
 from collections import deque
 from collections.abc import Iterable
+from contextlib import suppress
+from functools import partial
 from itertools import islice
 
-__all__ = ["Outgoing", "receive", "receive_into"]
+from ..descriptors import discard, in_background
+
+__all__ = ["Outgoing", "close", "receive", "receive_into"]
 
 # The most pieces in one sendmsg call: IOV_MAX of Linux, the BSDs and macOS.
 _PIECES = 1024
 # Room for 253 descriptors, the most that Linux allows in one message (SCM_MAX_FD).
 _ANCILLARY_SIZE = socket.CMSG_SPACE(253 * array.array("i").itemsize)
+# How many bytes are dropped at once.
+_DRAIN_SIZE = 64 * 1024
 # 0 if the kernel does not have this flag; descriptors are then made non-inheritable after receiving.
 _CLOSE_ON_EXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 
@@ -35,6 +43,11 @@ class Outgoing:
         # The number of bytes sent so far, and the descriptors, each with its position in the stream.
         self._sent = 0
         self._descriptors: deque[tuple[int, int]] = deque()
+
+    @property
+    def descriptors(self) -> int:
+        """How many descriptors wait."""
+        return len(self._descriptors)
 
     def append(self, pieces: Iterable[bytes]) -> None:
         """Queue data after everything else. The pieces must not be empty."""
@@ -84,8 +97,8 @@ class Outgoing:
         """Discard everything that is queued, and close the descriptors."""
         self._pieces.clear()
         self.size = 0
-        while self._descriptors:
-            os.close(self._descriptors.popleft()[1])
+        descriptors, self._descriptors = self._descriptors, deque()
+        discard(descriptor for _, descriptor in descriptors)
 
 
 def receive(sock: socket.socket, size: int) -> tuple[bytes, list[int]]:
@@ -117,7 +130,27 @@ def _descriptors(ancillary: Iterable[tuple[int, int, bytes]], flags: int) -> lis
         for descriptor in descriptors:
             os.set_inheritable(descriptor, False)
     if flags & socket.MSG_CTRUNC:
-        for descriptor in descriptors:
-            os.close(descriptor)
+        discard(descriptors)
         raise OSError(errno.EMFILE, "this process has no room for the descriptors that it received")
     return descriptors.tolist()
+
+
+def close(sock: socket.socket) -> None:
+    """Close a socket; what was not read of it is dropped, also by another process that has it.
+
+    Descriptors in there would be closed along with it, which may take long: see `descriptors.py`.
+    """
+    with suppress(OSError):  # From now on, nothing more comes.
+        sock.shutdown(socket.SHUT_RDWR)
+    if any(fcntl.ioctl(sock, termios.FIONREAD, bytes(4))):
+        in_background(partial(_drain, sock))
+    else:
+        sock.close()
+
+
+def _drain(sock: socket.socket) -> None:
+    with sock, suppress(OSError):
+        data = b"unread"
+        while data:
+            data, descriptors = receive(sock, _DRAIN_SIZE)
+            discard(descriptors)

@@ -16,20 +16,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import socket
 import warnings
 from asyncio.trsock import TransportSocket
 from collections.abc import Iterable
 from typing import Any
 
+from ..descriptors import discard
 from .hangup import HangUp
-from .rights import Outgoing, receive, receive_into
+from .rights import Outgoing, close, receive, receive_into
 
 __all__ = ["DescriptorTransport"]
 
 # How many bytes are read at once: the same as in asyncio.
 _READ_SIZE = 256 * 1024
+# With more descriptors than this that wait to be sent, the protocol pauses writing.
+_MANY_DESCRIPTORS = 16
 
 
 class DescriptorTransport(asyncio.Transport):
@@ -56,6 +58,7 @@ class DescriptorTransport(asyncio.Transport):
         self._sock = sock
         self._fd = sock.fileno()
         self._begun = False
+        self._released = False  # Whether another socket goes on with the connection.
         self._reading = False  # Whether the loop watches the socket.
         self._paused = False
         self._eof_received = False
@@ -147,7 +150,7 @@ class DescriptorTransport(asyncio.Transport):
     def _give(self, descriptor: int) -> None:
         """Deliver a descriptor to the protocol, or close it if the protocol does not accept any."""
         if self._closing or not hasattr(self._protocol, "descriptor_received"):
-            os.close(descriptor)
+            discard((descriptor,))
         else:
             self._call("descriptor_received", descriptor)
 
@@ -207,10 +210,10 @@ class DescriptorTransport(asyncio.Transport):
         cannot be sent. Raises `RuntimeError` after `write_eof`.
         """
         if self._eof_written:
-            os.close(descriptor)
+            discard((descriptor,))
             raise RuntimeError("cannot send a descriptor after write_eof()")
         if self._ended:
-            os.close(descriptor)
+            discard((descriptor,))
         else:
             self._outgoing.append_descriptor(descriptor)
 
@@ -223,7 +226,7 @@ class DescriptorTransport(asyncio.Transport):
 
     def _write_ready(self) -> None:
         self._send()
-        if self._writing_paused and self._outgoing.size <= self._low and not self._ended:
+        if self._writing_paused and self._has_room() and not self._ended:
             self._writing_paused = False
             self._tell("resume_writing")  # This may write more, or close.
         if not self._outgoing.size and not self._ended:
@@ -256,6 +259,10 @@ class DescriptorTransport(asyncio.Transport):
         """Return how many bytes the kernel has not accepted yet."""
         return self._outgoing.size
 
+    def get_unsent_descriptors(self) -> int:
+        """Return how many descriptors the kernel has not accepted yet."""
+        return self._outgoing.descriptors
+
     def get_write_buffer_limits(self) -> tuple[int, int]:
         """Return the low and the high limit of the write buffer, in bytes."""
         return self._low, self._high
@@ -264,7 +271,8 @@ class DescriptorTransport(asyncio.Transport):
         """Make the protocol pause writing above `high` bytes, and resume at `low` or fewer.
 
         The defaults are asyncio's: `high` is 64 KiB, or four times a given `low`; `low` is a fourth of
-        `high`. Raises `ValueError` unless `high >= low >= 0`.
+        `high`. Raises `ValueError` unless `high >= low >= 0`. More than a few descriptors that wait
+        have the same effect.
         """
         if high is None:
             high = 64 * 1024 if low is None else 4 * low
@@ -276,9 +284,16 @@ class DescriptorTransport(asyncio.Transport):
         self._pause_writing_if_full()
 
     def _pause_writing_if_full(self) -> None:
-        if self._outgoing.size > self._high and not self._writing_paused:
+        full = self._outgoing.size > self._high or self._outgoing.descriptors > _MANY_DESCRIPTORS
+        if full and not self._writing_paused:
             self._writing_paused = True
             self._tell("pause_writing")
+
+    def _has_room(self) -> bool:
+        """Return whether so much was sent that the protocol may go on writing."""
+        size = self._outgoing.size
+        few = self._outgoing.descriptors <= _MANY_DESCRIPTORS // 4
+        return not size or (size <= self._low and few)
 
     def _tell(self, method: str) -> None:
         """Call a method of the protocol; if it raises, the loop reports that, as in asyncio."""
@@ -305,6 +320,11 @@ class DescriptorTransport(asyncio.Transport):
 
     def abort(self) -> None:
         """Close now; what the kernel has not accepted yet is lost."""
+        self._end_soon(None)
+
+    def release(self) -> None:
+        """End as `abort` does, and let the connection go on with another socket that has it."""
+        self._released = True
         self._end_soon(None)
 
     def _fail(self, error: BaseException, message: str) -> None:
@@ -341,14 +361,17 @@ class DescriptorTransport(asyncio.Transport):
         try:
             self._protocol.connection_lost(error)
         finally:
-            sock.close()
+            if self._released:
+                sock.close()
+            else:
+                close(sock)
             self._protocol = None
 
     def __del__(self) -> None:
         if self._sock is not None:
             warnings.warn(f"unclosed transport {self!r}", ResourceWarning, stacklevel=2, source=self)
             self._outgoing.drop()
-            self._sock.close()
+            close(self._sock)
 
     def __repr__(self) -> str:
         state = "closed" if self._sock is None else "closing" if self._closing else "open"

@@ -516,6 +516,7 @@ async def test_flow_control() -> None:
         descriptor = pipe_with(b"")
         with pytest.raises(RuntimeError, match="after write_eof"):
             transport.send_descriptor(descriptor)
+        open_descriptors()  # It waits until it is closed.
         with pytest.raises(OSError, match="Bad file descriptor"):
             os.fstat(descriptor)
 
