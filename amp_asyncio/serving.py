@@ -20,6 +20,7 @@ from .amp import AMP
 from .composed import connection_of
 from .connection.connection import Connection
 from .connection.ending import close
+from .transports.cutting import cut, stop_listening
 from .transports.securing import secured
 
 __all__ = ["Acceptor", "Server", "close_in_time"]
@@ -30,7 +31,7 @@ logger = logging.getLogger("amp_asyncio")
 _TLS_OPTIONS = ("ssl_handshake_timeout", "ssl_shutdown_timeout")
 
 
-# How many turns of the loop it takes from accepting a connection to its end, if that is all there is.
+# How many turns of the loop it takes, at most, from accepting a connection to its end.
 _TURNS = 8
 
 
@@ -43,6 +44,7 @@ class Acceptor:
     Attributes:
         connections: the connections of the objects that were made and still exist.
         shaking: the TLS handshakes that are under way.
+        closed: whether what is accepted now is refused.
     """
 
     def __init__(
@@ -76,9 +78,18 @@ class Acceptor:
 
     def shake(self, transport: asyncio.Transport, kept: _Kept) -> None:
         """Begin a TLS handshake on a connection that was accepted."""
+        if self.closed:
+            cut(transport)
+            return
+
+        def shaken(shaking: asyncio.Task[None]) -> None:
+            self.shaking.discard(shaking)
+            if shaking.cancelled():  # Perhaps before it began.
+                cut(transport)
+
         shaking = asyncio.get_running_loop().create_task(self._shake(transport, kept))
         self.shaking.add(shaking)
-        shaking.add_done_callback(self.shaking.discard)
+        shaking.add_done_callback(shaken)
 
     async def _shake(self, transport: asyncio.Transport, early: _Kept) -> None:
         peer = transport.get_extra_info("peername")
@@ -89,12 +100,9 @@ class Acceptor:
                 transport, kept, context, early.data, server_side=True, **self._options
             )
         except OSError as error:
-            transport.abort()
+            cut(transport)
             why = str(error) or type(error).__name__
             logger.warning("the TLS handshake with %r failed: %s", peer, why)
-        except asyncio.CancelledError:
-            transport.abort()
-            raise
         else:
             protocol = self.make()
             layer.set_protocol(protocol)
@@ -102,27 +110,25 @@ class Acceptor:
             kept.hand_over(cast(asyncio.Protocol, layer.get_protocol()))
 
     async def close(self, timeout: float | None) -> None:
-        """Close what was accepted, each within `timeout` seconds; cancelling it aborts all."""
-        self.closed = True
+        """Close what was accepted, each within `timeout` seconds."""
         for shaking in self.shaking:
             shaking.cancel()
-        connections = list(self.connections)
-        try:
-            await asyncio.gather(
-                *(
-                    close_in_time(connection.owner, timeout)
-                    for connection in connections
-                    if connection.transport
-                ),
-                *self.shaking,
-                return_exceptions=True,
-            )
-            # What was accepted just before takes a few turns of the loop to get here, and to be ended.
-            for _ in range(_TURNS):
-                await asyncio.sleep(0)
-        finally:
-            for connection in connections:
-                connection.abort()
+        await asyncio.gather(
+            *(
+                close_in_time(connection.owner, timeout)
+                for connection in list(self.connections)
+                if connection.transport
+            ),
+            *self.shaking,
+            return_exceptions=True,
+        )
+
+    def abort(self) -> None:
+        """Abort what was accepted."""
+        for shaking in self.shaking:
+            shaking.cancel()
+        for connection in list(self.connections):
+            connection.abort()
 
 
 async def close_in_time(amp: AMP, timeout: float | None = 10.0) -> None:
@@ -195,7 +201,7 @@ class _Refusal(asyncio.Protocol):
         if self._error is not None:
             peer = transport.get_extra_info("peername")
             logger.error("no protocol could be made for %r", peer, exc_info=self._error)
-        cast(asyncio.Transport, transport).abort()
+        cut(cast(asyncio.Transport, transport))
 
 
 class Server:
@@ -221,7 +227,13 @@ class Server:
         return f"<Server {where}, connections: {len(self.connections)}>"
 
     async def serve_forever(self) -> None:
-        """Wait until cancelled; then close as `close` does before the cancellation goes on."""
+        """Listen, if that has not begun, until cancelled; then close as `close` does.
+
+        Raises `RuntimeError` if the server is closed.
+        """
+        if self._acceptor.closed:
+            raise RuntimeError("the server is closed; serve again to make another one")
+        await self._listener.start_serving()
         try:
             await asyncio.get_running_loop().create_future()
         finally:
@@ -232,5 +244,16 @@ class Server:
 
         `timeout` is in seconds, as there. Cancelling it aborts the connections that are left.
         """
-        self._listener.close()
-        await self._acceptor.close(timeout)
+        self._acceptor.closed = True
+        try:
+            # What was accepted just before takes a few turns to get to its protocol, which refuses it.
+            # asyncio would forget it, and leave it open, if its server were closed meanwhile.
+            if not all(stop_listening(sock) for sock in self.sockets):
+                self._listener.close()
+            for _ in range(_TURNS):
+                await asyncio.sleep(0)
+            self._listener.close()
+            await self._acceptor.close(timeout)
+        finally:
+            self._listener.close()
+            self._acceptor.abort()

@@ -17,6 +17,7 @@ from ..errors import ConnectionLost, ProtocolSwitched
 from ..session.life import Event, State
 from ..tls.failures import certificate_error
 from ..transports.adoption import native_transport
+from ..transports.cutting import cut
 from ..transports.feeding import feed
 from ..transports.securing import secured
 from ..transports.unix import DescriptorTransport
@@ -49,7 +50,7 @@ def secure(connection: Connection, terms: TLSTerms, done: Callable[[Exception | 
             )
             failure.__cause__ = failure.__cause__ or error
         elif connection.state is not State.CHANGING:
-            shaking.result().abort()
+            cut(shaking.result())
             failure = ConnectionLost("the connection was closed at the end of the TLS handshake")
         if failure is None:
             connection.host_certificate = terms.certificate
@@ -61,7 +62,9 @@ def secure(connection: Connection, terms: TLSTerms, done: Callable[[Exception | 
             connection.error = connection.error or failure
             logger.warning("%r: closing the connection: %s", connection, failure)
             connection.lose(failure)
-            if transport is not None:
+            if transport is not None and transport.is_closing():
+                cut(transport)
+            elif transport is not None:
                 transport.close()
             done(failure)
 
@@ -129,7 +132,7 @@ def switch(connection: Connection, inner: asyncio.BaseProtocol) -> None:
             transport.close()
     except BaseException as error:
         logger.exception("%r failed when it was handed the connection", inner)
-        transport.abort()
+        cut(transport)
         if isinstance(error, ENDING):
             raise
     finally:

@@ -18,6 +18,7 @@ from ..session.life import Event, Pause, State, following
 from ..session.outbox import Outbox
 from ..session.receivers import Receiver
 from ..tls.failures import certificate_error
+from ..transports.cutting import cut
 from ..wire.boxes import AmpBox
 from . import changing
 from .ending import Linger, PeerEnd, peer_ended
@@ -341,7 +342,7 @@ class Connection(asyncio.BufferedProtocol):
         elif self.state not in _ENDED:
             self._finish()
             if self.transport is not None:
-                self.transport.abort()
+                cut(self.transport)
 
     def give_up(self, error: Exception) -> None:
         """Abort the connection because of `error`."""

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ConnectionLost, MalformedAmpBox
 from ..session.life import State
+from ..transports.cutting import cut
 
 if TYPE_CHECKING:
     from ..commands.exchange import Exchange
@@ -65,13 +66,13 @@ class Linger(_Timer):
     def after_last_byte(cls, connection: Connection, transport: asyncio.Transport) -> Linger:
         """Close our side now, and the transport when the peer has closed its own, or after a while."""
         linger = cls(connection.loop)
+        try:
+            if transport.can_write_eof():
+                transport.write_eof()
+        except OSError:  # The peer has reset the connection, which we have not been told yet.
+            cut(transport)
         if connection.peer_finished or not transport.can_write_eof():
             transport.close()
-        else:
-            try:
-                transport.write_eof()
-            except OSError:  # The peer has reset the connection, which we have not been told yet.
-                transport.abort()
         linger.later(_LINGER, linger._end, transport, _PATIENCE)
         return linger
 
@@ -82,7 +83,7 @@ class Linger(_Timer):
         elif patience > 1:
             self.later(_LINGER, self._end, transport, patience - 1)
         else:
-            transport.abort()
+            cut(transport)
 
 
 class Silence(_Timer):

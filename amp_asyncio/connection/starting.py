@@ -16,6 +16,7 @@ from weakref import WeakKeyDictionary
 from ..commands.definitions import ENDING, raisable
 from ..limits import Limits
 from ..session.life import Event, State
+from ..transports.cutting import cut
 from ..wire.parser import BoxParser
 from .ending import Silence
 
@@ -56,7 +57,7 @@ def begin(connection: Connection, transport: asyncio.BaseTransport, receiver: Re
         )
         with suppress(NotImplementedError):
             given.set_protocol(asyncio.Protocol())  # Its end is not that of the first connection.
-        given.abort()
+        cut(given)
         return False
     connection.transport = given
     connection.receiver = receiver
@@ -71,7 +72,7 @@ def begin(connection: Connection, transport: asyncio.BaseTransport, receiver: Re
         given.set_protocol(connection)
     connection.happen(Event.CONNECTED)
     if connection.state is State.FINISHING:
-        given.abort()
+        cut(given)
         return False
     try:
         _configure(connection, connection.owner)
