@@ -63,9 +63,10 @@ class StartTLS(ChangingCommand):
             none, and a TLS server presents a temporary one that it signed itself.
         tls_verifyAuthorities: the `Certificate` objects to trust. The peer must present a certificate
             that is one of them, or was issued by one. **Without any, nothing is verified**: the
-            connection is safe from eavesdroppers, but anybody may be at the other end.
+            connection is safe from eavesdroppers, but anybody may be at the other end. An empty list is
+            a `ValueError`.
         tls_serverHostname: on the TLS client's side, the name or address that the peer's certificate
-            must be for. It needs authorities.
+            must be for. It needs authorities, and must not be empty.
         tls_context: an `ssl.SSLContext` in place of certificate and authorities. It decides what is
             verified; `tls_serverHostname` is then checked only if its `check_hostname` is set.
         tls_serverSide: whether this side is the TLS server. By default the caller is the client and the
@@ -117,6 +118,8 @@ class _Securing(Change):
         self.server_side = server_side if asked_side is None else asked_side
         if self.server_side and hostname is not None:
             raise ValueError("tls_serverHostname is for the TLS client; this side is the server")
+        if hostname is not None and not hostname:
+            raise ValueError("tls_serverHostname is empty; to verify no name, leave it out")
         if context is None:
             from ..tls.certificates import make_ssl_context  # Slow to import, and seldom needed.
 

@@ -312,21 +312,28 @@ def make_ssl_context(
 
     With `authorities`, the peer must present a certificate, whichever side it is. It must be one of
     them or signed by one, directly or through certificates that the peer sends along; nothing else is
-    trusted. Without any (None or empty), nothing is verified: the connection is safe from
-    eavesdropping, but not from active attackers. `check_hostname` is for clients: the certificate must
-    also match the `server_hostname` of the connection.
+    trusted. With None, nothing is verified: the connection is safe from eavesdropping, but not from
+    active attackers. `check_hostname` is for clients: one of the certificate's `names` must also match
+    the `server_hostname` of the connection; a common name is no such name.
 
-    Raises `ValueError` if `check_hostname` is used without authorities or by a server, and
-    `ssl.SSLError` if OpenSSL rejects the certificate or an authority, for example for a small key.
+    Raises `ValueError` if there are authorities but none in it, or if `check_hostname` is used without
+    authorities or by a server, and `ssl.SSLError` if OpenSSL rejects the certificate or an authority,
+    for example for a small key.
     """
     trusted = b"".join(authority.to_der() for authority in authorities or ())
+    if authorities is not None and not trusted:
+        raise ValueError(
+            "the list of authorities is empty, so no peer could be verified; to verify nothing, say None"
+        )
     if check_hostname and server_side:
         raise ValueError("check_hostname is for clients: a server's peer has no host name")
     if check_hostname and not trusted:
         raise ValueError("check_hostname needs authorities: without them nothing is verified")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if server_side else ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_RENEGOTIATION
     context.check_hostname = check_hostname
+    context.hostname_checks_common_name = False
     if trusted:
         context.verify_mode = ssl.CERT_REQUIRED
         # So that an authority need not be a self-signed root.

@@ -1,8 +1,8 @@
 """Key files: a private key in a file that only `ssl` reads.
 
 `ssl` can load a private key only from a file. The file is in memory if the system supports that, and
-otherwise a temporary file. Only its owner can read it, and it is deleted as soon as `ssl` has read it
-or failed to.
+otherwise a temporary file, if possible one without a name, which a process that is killed cannot leave
+behind. Only its owner can read it, and it is deleted as soon as `ssl` has read it or failed to.
 """
 
 from __future__ import annotations
@@ -21,17 +21,18 @@ _DESCRIPTORS = "/proc/self/fd"
 @contextmanager
 def private_file(data: bytes) -> Iterator[str]:
     """Yield the path of a file with `data` that only its owner can read; delete it at the end."""
-    with _memory_file() or tempfile.NamedTemporaryFile() as file:
+    with _nameless_file() or tempfile.NamedTemporaryFile() as file:
         file.write(data)
         file.flush()
         yield file.name if isinstance(file.name, str) else f"{_DESCRIPTORS}/{file.fileno()}"
 
 
-def _memory_file() -> IO[bytes] | None:
-    """Return a new file in memory, without a name, or None if the system does not support that."""
+def _nameless_file() -> IO[bytes] | None:
+    """Return a new file without a name, in memory if possible; None if none could be opened again."""
+    if not os.path.isdir(_DESCRIPTORS):
+        return None
     with suppress(AttributeError, OSError):
-        if os.path.isdir(_DESCRIPTORS):
-            descriptor = os.memfd_create("certificate")
-            os.fchmod(descriptor, 0o600)
-            return open(descriptor, "wb")
-    return None
+        descriptor = os.memfd_create("certificate")
+        os.fchmod(descriptor, 0o600)
+        return open(descriptor, "wb")
+    return tempfile.TemporaryFile()

@@ -154,6 +154,9 @@ async def test_contexts_in_place_of_certificates() -> None:
     [
         {"tls_serverSide": True, "tls_serverHostname": "server.example"},
         {"tls_serverHostname": "server.example"},
+        {"tls_serverHostname": "", "tls_verifyAuthorities": [SERVER]},
+        {"tls_serverHostname": "", "tls_context": CLIENT.ssl_context(server_side=False)},
+        {"tls_verifyAuthorities": []},
         {"tls_context": ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), "tls_localCertificate": CLIENT},
     ],
 )

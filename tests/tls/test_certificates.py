@@ -485,7 +485,31 @@ def test_anonymous() -> None:
 
 
 def test_unverified() -> None:
-    assert peers(handshake(client(STRANGER, []), server(SERVER, iter(())))) == [SERVER, None]
+    assert peers(handshake(client(STRANGER), server(SERVER))) == [SERVER, None]
+
+
+@pytest.mark.parametrize("none", [(), [], iter(())])
+def test_an_empty_list_of_authorities(none: Iterable[Certificate]) -> None:
+    """It would be a mistake in a configuration, and must not switch the verification off."""
+    for server_side in (False, True):
+        with pytest.raises(ValueError, match="the list of authorities is empty"):
+            make_ssl_context(SERVER, server_side=server_side, authorities=none)
+
+
+def test_a_common_name_is_no_host_name() -> None:
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "server.example")])
+    key = ed25519.Ed25519PrivateKey.generate()
+    now, hour = datetime.now(UTC), timedelta(hours=1)
+    builder = x509.CertificateBuilder(name, name, key.public_key(), 1, now - hour, now + hour)
+    nameless = PrivateCertificate(builder.sign(key, None), key)
+    assert nameless.common_name == "server.example"
+    checking = client(None, [nameless], check_hostname=True)
+    refused(checking, server(nameless), "Hostname mismatch", "server.example")
+
+
+def test_no_renegotiation() -> None:
+    for context in (client(), server(SERVER)):
+        assert context.options & ssl.OP_NO_RENEGOTIATION
 
 
 def test_mutual() -> None:
@@ -616,10 +640,8 @@ def test_other_kinds_of_keys() -> None:
 
 
 def test_check_hostname_needs_authorities_and_a_client() -> None:
-    nobodies: list[Iterable[Certificate] | None] = [None, [], iter(())]
-    for nobody in nobodies:
-        with pytest.raises(ValueError, match="check_hostname needs authorities"):
-            client(CLIENT, nobody, check_hostname=True)
+    with pytest.raises(ValueError, match="check_hostname needs authorities"):
+        client(CLIENT, None, check_hostname=True)
     with pytest.raises(ValueError, match="check_hostname is for clients"):
         SERVER.ssl_context(server_side=True, authorities=[ROOT], check_hostname=True)
 
@@ -647,14 +669,14 @@ def files(
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     descriptors = os.listdir("/dev/fd")
 
-    def files() -> list[Path]:
-        assert os.listdir("/dev/fd") == descriptors
+    def files(loading: bool = False) -> list[Path]:
+        assert loading or os.listdir("/dev/fd") == descriptors
         return list(tmp_path.iterdir())
 
     return files
 
 
-def test_the_file_of_the_key(files: Callable[[], list[Path]], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_file_of_the_key(files: Callable[..., list[Path]], monkeypatch: pytest.MonkeyPatch) -> None:
     load_cert_chain = ssl.SSLContext.load_cert_chain
     passwords = []
 
@@ -666,6 +688,8 @@ def test_the_file_of_the_key(files: Callable[[], list[Path]], monkeypatch: pytes
         assert not leaks(data.decode())
         assert PrivateCertificate.from_pem(data, password).chain == SERVER.chain
         passwords.append(password)
+        named = not os.path.isdir("/proc/self/fd")
+        assert len(files(loading=True)) == named, "a process that is killed now leaves no file"
         load_cert_chain(context, path, keyfile, password)
 
     monkeypatch.setattr(ssl.SSLContext, "load_cert_chain", spy)
