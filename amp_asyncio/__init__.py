@@ -6,6 +6,7 @@ code is in these parts, and each part imports only from those above it:
 
 errors.py       every exception
 limits.py       Limits, of one connection
+descriptors.py  closing what a peer has passed, without waiting for it
 wire/           boxes and their bytes, without asyncio and without I/O
 commands/       argument types, schemas and commands, without asyncio and without I/O
 tls/            certificates
