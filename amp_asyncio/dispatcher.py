@@ -87,7 +87,13 @@ class BoxDispatcher(Composed):
                 f"callRemoteString takes the name of a command, not {shortened(command)}: write "
                 "callRemote(...) for a command class"
             )
-        return self.__amp__.calls.ask(name, AmpBox(kw), _BY_NAME if requiresAnswer else None)
+        try:
+            return self.__amp__.calls.ask(name, AmpBox(kw), _BY_NAME if requiresAnswer else None)
+        except TypeError as error:
+            wrong = {key: value for key, value in kw.items() if not isinstance(value, bytes)}
+            raise TypeError(
+                f"callRemoteString({name!r}, ...) takes bytes for arguments, not {shortened(wrong)}"
+            ) from error
 
     # --- what a connection calls ---
 

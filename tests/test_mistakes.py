@@ -159,6 +159,11 @@ def text_of(error: BaseException) -> str:
             "callRemoteString takes the name of a command, not <class 'support.Sum'>: write "
             "callRemote(...) for a command class",
         ),
+        (
+            lambda amp: amp.callRemoteString("Sum", a=1, b=b"2", c="3"),
+            TypeError,
+            "callRemoteString(b'Sum', ...) takes bytes for arguments, not {'a': 1, 'c': '3'}",
+        ),
     ],
 )
 async def test_questions(ask: Callable[[AMP], Any], error: type[Exception], message: str) -> None:
