@@ -22,7 +22,8 @@ class Limits:
             counts as a mistake, since the peer will have the same limits: for a question `callRemote`
             raises `TooLong`, an answer fails as one that does not encode.
         window: the most that unanswered questions may have, with `PAIR_OVERHEAD` more for each pair.
-            At the limit, later questions wait on our side. (A single larger one may go alone.)
+            At the limit, later questions wait on our side. (A single larger one may go alone. Cancelled
+            ones do not count.)
         max_concurrent_responders: how many `async def` responders run at once. At the limit, later
             commands wait.
         max_backlog: the most that waiting commands may have, counted as the window counts them. At the

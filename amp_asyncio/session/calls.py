@@ -2,7 +2,7 @@
 
 Each question has a number, and a future that is resolved when the answer comes, in whatever order the
 answers come. A question that was cancelled stays in the table until then: that is how a late answer is
-told from one that answers nothing.
+told from one that answers nothing. It does not count against the window any more.
 
 A question waits before it is sent if too much is unanswered already, if the transport takes no more, or
 if the connection is being changed. One queue serves all three.
@@ -38,8 +38,8 @@ from ..wire.boxes import (
 )
 from ..wire.costs import PAIR_OVERHEAD, box_cost
 from .changes import Change
-from .outbox import again
 from .outlets import changeable
+from .questions import Watch, fail
 
 if TYPE_CHECKING:
     from .session import Session
@@ -61,6 +61,9 @@ _TAG_COST = PAIR_OVERHEAD + len(ASK) + 12
 # more.
 _FEW = 8
 
+# With this many questions that were cancelled and are not answered, the connection is given up.
+_MOST_CANCELLED = 10_000
+
 
 _Open: TypeAlias = dict[bytes, tuple[ByName | Change, _AnyFuture, int]]
 
@@ -78,6 +81,7 @@ class Calls:
     """
 
     __slots__ = (
+        "_count_at",
         "_counter",
         "_most",
         "_open",
@@ -85,6 +89,7 @@ class Calls:
         "_unanswered",
         "_unresolved",
         "_waiting",
+        "_watch",
         "held",
         "over",
         "ready",
@@ -99,6 +104,9 @@ class Calls:
         # The questions without an answer, by their tags, with their sizes; and the sum of the sizes.
         self._open = _NONE_OPEN
         self._unanswered = 0
+        # With how many open questions those are counted that were cancelled.
+        self._count_at = _MOST_CANCELLED
+        self._watch: Watch | None = None  # Made when a question has to wait for others.
         # How large a question may be, together with those that are unanswered, to leave at once.
         self._most = 0
         self.held = False
@@ -156,6 +164,8 @@ class Calls:
         self._unanswered += size
         try:
             if len(self._open) > _FEW:
+                if len(self._open) >= self._count_at:
+                    self._count_cancelled()
                 self._session.outbox.send_later(data)
             else:
                 self._session.outbox.send(data)
@@ -179,9 +189,11 @@ class Calls:
         refusal = self.over or session.refusal()
         if refusal is not None:
             drop(box)
-            _fail(asked, future, refusal)
+            fail(asked, future, refusal)
             return future
         size = box_cost(box) + _TAG_COST
+        if not self._waiting and not self._may_send(size):
+            self._free_window()
         try:
             if self._waiting or not self._may_send(size):
                 self._check(box, asked)
@@ -190,6 +202,7 @@ class Calls:
                 self._waiting[future] = (asked, box, size)
                 future.add_done_callback(self._stop_waiting)
                 self.ready = False
+                self._watch_open()
             else:
                 self._send(asked, box, size, future)
         except BaseException:
@@ -223,6 +236,8 @@ class Calls:
                 self._open = {}
             self._open[tag] = (asked, future, size)
             self._unanswered += size
+            if len(self._open) >= self._count_at:
+                self._count_cancelled()
         try:
             session.send(box)
         except BaseException as error:
@@ -232,7 +247,7 @@ class Calls:
                 self._counter = number - 1
             if isinstance(error, ConnectionLost | ProtocolSwitched):
                 drop(box)
-                _fail(asked, future, error)
+                fail(asked, future, error)
                 return
             raise
         if isinstance(asked, Change):
@@ -282,6 +297,8 @@ class Calls:
                 future.set_exception(raisable(error))
                 if isinstance(error, ENDING):
                     raise
+        if waiting:
+            self._watch_open()
         self.update()
 
     def _stop_waiting(self, future: _AnyFuture) -> None:
@@ -292,6 +309,40 @@ class Calls:
             self._send_waiting()
             self._session.moved()
 
+    # --- open questions that were cancelled ---
+
+    def _free_window(self) -> int:
+        """Take the cancelled questions out of the window; return how many have no answer."""
+        cancelled = 0
+        for tag, (asked, future, size) in self._open.items():
+            if future.done():
+                cancelled += 1
+                self._unanswered -= size
+                self._open[tag] = (asked, future, 0)
+        return cancelled
+
+    def _count_cancelled(self) -> None:
+        """Give the connection up if there are too many of them; else count again later."""
+        cancelled = self._free_window()
+        self._count_at = len(self._open) + max(1, _MOST_CANCELLED - cancelled)
+        if cancelled >= _MOST_CANCELLED:
+            self._session.outlet.give_up(
+                ConnectionLost(
+                    f"{cancelled} questions were cancelled, and the peer answers none of them"
+                )
+            )
+
+    def _watch_open(self) -> None:
+        """Have the questions that wait sent when open ones are cancelled."""
+        if self._watch is None:
+            self._watch = Watch(self._open_cancelled)
+        self._watch.add(self._open)
+
+    def _open_cancelled(self) -> None:
+        if self._waiting:
+            self._free_window()
+            self._send_waiting()
+
     # --- answers ---
 
     def answer_received(self, box: AmpBox) -> None:
@@ -300,7 +351,7 @@ class Calls:
         try:
             asked.answered(box, self._session, future)
         except BaseException as error:
-            _fail(asked, future, error)
+            fail(asked, future, error)
             raise
         if self._waiting:
             self._send_waiting()
@@ -320,7 +371,7 @@ class Calls:
         try:
             asked.failed(RemoteAmpError(code, description), self._session, future)
         except BaseException as error:
-            _fail(asked, future, error)
+            fail(asked, future, error)
             raise
         if self._waiting:
             self._send_waiting()
@@ -351,21 +402,7 @@ class Calls:
             if not future.done():
                 future.set_result(None)
         for asked, future, _ in open_ones.values():
-            _fail(asked, future, reason)
+            fail(asked, future, reason)
         for future, (waiter, box, _) in (waiting or {}).items():
             drop(box)
-            _fail(waiter, future, reason)
-
-
-def _fail(asked: _Asked, future: _AnyFuture, reason: BaseException) -> None:
-    """Resolve the future of a question that will have no answer.
-
-    A command that wants no answer is not told that the connection was lost. That the connection was
-    handed over before the command was sent is an error for it, too.
-    """
-    if future.done():
-        return
-    if asked is None and isinstance(reason, ConnectionLost):
-        future.set_result(None)
-    else:
-        future.set_exception(again(reason) if isinstance(reason, AmpError) else raisable(reason))
+            fail(waiter, future, reason)

@@ -323,7 +323,7 @@ def make_ssl_context(
     trusted = b"".join(authority.to_der() for authority in authorities or ())
     if authorities is not None and not trusted:
         raise ValueError(
-            "the list of authorities is empty, so no peer could be verified; None verifies nothing"
+            "the list of authorities is empty: no peer could be verified; to verify nothing, pass None"
         )
     if check_hostname and server_side:
         raise ValueError("check_hostname is for clients: a server's peer has no host name")

@@ -27,7 +27,7 @@ from support import (
     turns,
 )
 
-from amp_asyncio import AMP, AmpBox, BoxParser, Limits, TooLong
+from amp_asyncio import AMP, AmpBox, BoxParser, ConnectionLost, Limits, TooLong, parseString
 from amp_asyncio.wire.costs import PAIR_OVERHEAD
 
 
@@ -146,17 +146,15 @@ async def test_a_question_larger_than_the_window_goes_alone() -> None:
     assert [box[b"_command"] for box in transport.boxes()] == [b"Echo", b"Echo", b"Notify"]
 
 
-async def test_a_cancelled_question_counts_until_it_is_answered() -> None:
+async def test_a_cancelled_question_does_not_count() -> None:
     amp, transport = limited(window=1000)
     amp.callRemote(Echo, data=b"x" * 900).cancel()
-    waiting = amp.callRemote(Echo, data=b"x" * 900)
-    await turns()
-    assert [box[b"_ask"] for box in transport.boxes()] == [b"1"]
-    amp.data_received(AmpBox(_error=b"1", _error_code=b"X").serialize())
+    second = amp.callRemote(Echo, data=b"x" * 900)
     await turns()
     assert [box[b"_ask"] for box in transport.boxes()] == [b"1", b"2"]
+    amp.data_received(AmpBox(_error=b"1", _error_code=b"X").serialize())
     amp.data_received(AmpBox(_answer=b"2", data=b"").serialize())
-    assert await waiting == {"data": b""}
+    assert await second == {"data": b""}
 
 
 # --- responders ---
@@ -522,3 +520,78 @@ async def test_what_was_read_of_a_box_is_freed_with_the_connection() -> None:
     assert cause.__traceback__ is None, "it would keep what was read alive"
     parsers = [parser for parser in gc.get_objects() if isinstance(parser, BoxParser)]
     assert not any(parser.in_box for parser in parsers)
+
+
+# --- questions that were cancelled ---
+
+
+async def test_cancelled_questions_free_the_window() -> None:
+    """An old peer never answers them: others may be asked all the same, at once or while they wait."""
+    amp, transport = limited(window=1000)
+    boxes = 0
+
+    def sent_now() -> int:
+        return len(parseString(b"".join(transport.written))) - boxes
+
+    for _ in range(50):
+        questions = [amp.callRemote(Echo, data=bytes(100)) for _ in range(8)]
+        await turns()
+        sent = sent_now()
+        assert 0 < sent < len(questions), "the others wait"
+        for question in questions[:sent]:
+            question.cancel()
+        await turns()
+        assert sent_now() > sent, "they have left now"
+        for question in questions[sent:]:
+            question.cancel()
+        await turns()
+        boxes += sent_now()
+        last = amp.callRemote(Echo, data=bytes(600))
+        await turns()
+        assert sent_now() == 1
+        last.cancel()
+        boxes += 1
+    # Late answers do not count twice.
+    for number in range(boxes):
+        amp.data_received(AmpBox(_answer=b"%x" % (number + 1), data=b"").serialize())
+    assert not transport.done
+    await turns()
+    questions = [amp.callRemote(Echo, data=bytes(100)) for _ in range(8)]
+    await turns()
+    assert sent_now() < len(questions)
+    amp.connection_lost(None)
+    for question in questions:
+        with pytest.raises(ConnectionLost):
+            await question
+
+
+@pytest.mark.parametrize("plain", [True, False])
+async def test_too_many_cancelled_questions(plain: bool, caplog: pytest.LogCaptureFixture) -> None:
+    """The peer answers none of 10,000: the connection is of no use."""
+    amp, transport = limited(window=10_000_000, max_backlog=10_000_000)
+    asks = amp.callRemote if plain else amp.callRemoteString
+    name: Any = Echo if plain else b"Echo"
+    kept = asks(name, data=b"")
+    for _ in range(10_000):
+        asks(name, data=b"").cancel()
+    assert not transport.done
+    last = asks(name, data=b"")
+    await turns()
+    assert transport.done == ["abort"]
+    assert "10000 questions were cancelled, and the peer answers none of them" in caplog.text
+    amp.connection_lost(None)
+    for question in (kept, last):
+        with pytest.raises(ConnectionLost):
+            await question
+
+
+async def test_many_open_questions_are_no_cancelled_ones() -> None:
+    amp, transport = limited(window=10_000_000, max_backlog=10_000_000)
+    questions = [amp.callRemote(Echo, data=b"") for _ in range(10_005)]
+    for question in questions[:5000]:
+        question.cancel()
+    questions += [amp.callRemote(Echo, data=b"") for _ in range(5000)]
+    await turns()
+    assert not transport.done
+    amp.connection_lost(None)
+    await asyncio.gather(*questions, return_exceptions=True)
