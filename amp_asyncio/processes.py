@@ -340,8 +340,8 @@ def stdio(
     the descriptors to read from and to write to.
 
     From then on, only AMP uses them: processes that this one starts do not inherit them, and if they
-    are the standard ones, standard input becomes empty, and standard output, for example of `print`,
-    goes to standard error.
+    are the standard ones, standard input becomes empty, standard output, for example of `print`, goes
+    to standard error, and standard error goes nowhere.
 
     When the parent ends, for whatever reason, the connection ends at once, and the answers of running
     responders are discarded. The program should then end. (A responder that computes without awaiting
@@ -356,7 +356,9 @@ def stdio(
         amp = limited(protocol_factory, limits)
         _check_pipes(fds)
         peers = {"sockname": f"process {os.getpid()}", "peername": f"process {os.getppid()}"}
-        reads, writes = FileIO(_take_over(fds[0]), "rb"), FileIO(_take_over(fds[1]), "wb")
+        # The standard error first: the standard output is to go there.
+        private = {fd: _take_over(fd) for fd in sorted(fds, reverse=True)}
+        reads, writes = FileIO(private[fds[0]], "rb"), FileIO(private[fds[1]], "wb")
         await PipeTransport(amp, reads, writes, peers).connect()
         return amp
 
@@ -380,6 +382,6 @@ def _take_over(fd: int) -> int:
     private = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
     null = os.open(os.devnull, os.O_RDWR)
     # Standard error is not used if it was closed, because descriptor 2 may then be any file by now.
-    os.dup2(null if fd == 0 or sys.__stderr__ is None else 2, fd)
+    os.dup2(2 if fd == 1 and sys.__stderr__ is not None else null, fd)
     os.close(null)
     return private

@@ -20,7 +20,7 @@ import pytest
 import uvloop
 from fakes import Recorder
 from support import Echo, Math, Sum, turns
-from worker import WORKER, CloseOutput, Exit, Hang, Parent, Say, Shout, Stubborn, Where
+from worker import WORKER, CloseOutput, Exit, Hang, Parent, Say, Shout, Stubborn, Where, WriteTo
 
 import amp_asyncio.transports.programs
 from amp_asyncio import AMP, Child, ConnectionLost, Limits, TooLong, spawn, stdio
@@ -45,10 +45,19 @@ def descriptors() -> set[str]:
 
 @pytest.fixture(autouse=True)
 def importable(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", os.path.dirname(__file__))
+    monkeypatch.setenv("PYTHONPATH", os.path.dirname(__file__), prepend=os.pathsep)
 
 
 # --- starting, asking, and being asked ---
+
+
+@pytest.mark.parametrize("fds", [(0, 1), (0, 2), (2, 0), (1, 2), (2, 1)])
+async def test_only_amp_has_the_descriptors(fds: tuple[int, int]) -> None:
+    """What writes to the standard ones does not write into the connection."""
+    async with spawn(*WORKER, f"{fds[0]},{fds[1]}", "asyncio", fds=fds, stderr=None) as child:
+        for _ in range(3):
+            await child.amp.callRemote(WriteTo, descriptors=sorted({*fds, 1} - {0}))
+        assert await child.amp.callRemote(Sum, a=1, b=1) == {"total": 2}
 
 
 @pytest.mark.parametrize("fds", [(0, 1), (3, 4), (4, 3), (12, 0), (1, 2)])

@@ -15,7 +15,7 @@ from typing import Any
 
 from support import Math
 
-from amp_asyncio import AMP, Command, Integer, ProtocolSwitchCommand, Unicode, stdio
+from amp_asyncio import AMP, Command, Integer, ListOf, ProtocolSwitchCommand, Unicode, stdio
 
 #: What is started, with the arguments.
 WORKER = (sys.executable, __file__)
@@ -23,6 +23,12 @@ WORKER = (sys.executable, __file__)
 
 class Where(Command):
     response = [(b"pid", Integer()), (b"descriptors", Unicode())]
+
+
+class WriteTo(Command):
+    """Writes to these descriptors itself."""
+
+    arguments = [(b"descriptors", ListOf(Integer()))]
 
 
 class Say(Command):
@@ -71,6 +77,12 @@ class Worker(Math):
     def where(self) -> dict[str, Any]:
         numbers = " ".join(sorted(os.listdir("/proc/self/fd"), key=int))
         return {"pid": os.getpid(), "descriptors": numbers}
+
+    @WriteTo.responder
+    def write_to(self, descriptors: list[int]) -> dict[str, Any]:
+        for descriptor in descriptors:
+            os.write(descriptor, b"not AMP at all\n")
+        return {}
 
     @Say.responder
     def say(self, text: str) -> dict[str, Any]:
