@@ -14,7 +14,7 @@ from functools import partial
 from os import PathLike, fspath
 from ssl import SSLContext
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast, overload
+from typing import Any, Generic, Protocol, TypeVar, cast, overload
 
 from .amp import AMP
 from .errors import shortened
@@ -186,6 +186,16 @@ def limited(protocol_factory: Callable[[], _A], limits: Limits | None) -> _A:
     return amp
 
 
+def _acceptor(
+    protocol_factory: Callable[[], AMP],
+    ssl: SSLContext | None,
+    limits: Limits | None,
+    options: dict[str, Any],
+) -> Acceptor:
+    handshake_timeout = (limits or Limits()).handshake_timeout
+    return Acceptor(partial(limited, protocol_factory, limits), ssl, options, handshake_timeout)
+
+
 @overload
 def connect(
     host: str | None = ...,
@@ -305,7 +315,7 @@ def serve(
 
     async def open_it() -> Server:
         listen = asyncio.get_running_loop().create_server
-        acceptor = Acceptor(partial(limited, protocol_factory, limits), ssl, options)
+        acceptor = _acceptor(protocol_factory, ssl, limits, options)
         listener = await listen(acceptor.accept, cast(Any, host), port, **options)
         return Server(listener, acceptor)
 
@@ -331,7 +341,7 @@ def unix_serve(
 
     async def open_it() -> Server:
         listen: Any = asyncio.get_running_loop().create_unix_server
-        acceptor = Acceptor(partial(limited, protocol_factory, limits), ssl, options)
+        acceptor = _acceptor(protocol_factory, ssl, limits, options)
         accept = acceptor.accept if ssl else lambda: AcceptingProtocol(acceptor.accept())
         where = None if path is None else fspath(path)
         listener = await listen(accept, where, **options)

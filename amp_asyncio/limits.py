@@ -35,6 +35,8 @@ class Limits:
             direction, before the connection is aborted; None for no limit.
         eof_timeout: how long a peer that closed its sending side is served: the connection is aborted
             when the last answer was written that long ago; None for no limit.
+        handshake_timeout: how long a TLS handshake that `StartTLS` began may take, with what has to be
+            written before; after that, the connection is lost. `serve` takes it for `ssl=`, too.
         descriptor_timeout: how long a descriptor that came may wait for the box that names it, before
             it is closed; None for no limit.
 
@@ -50,6 +52,7 @@ class Limits:
     stall_timeout: float = 60.0
     idle_timeout: float | None = None
     eof_timeout: float | None = 30.0
+    handshake_timeout: float = 10.0
     descriptor_timeout: float | None = 10.0
 
     def __post_init__(self) -> None:

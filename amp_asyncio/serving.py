@@ -39,7 +39,7 @@ class Acceptor:
     """Makes a protocol for each connection that a server accepts.
 
     `factory` makes the objects that are served. With `context`, there is a TLS handshake first; what
-    concerns it is taken out of `options`.
+    concerns it is taken out of `options`; it may take `handshake_timeout` seconds if they do not say.
 
     Attributes:
         connections: the connections of the objects that were made and still exist.
@@ -48,13 +48,18 @@ class Acceptor:
     """
 
     def __init__(
-        self, factory: Callable[[], AMP], context: SSLContext | None, options: dict[str, Any]
+        self,
+        factory: Callable[[], AMP],
+        context: SSLContext | None,
+        options: dict[str, Any],
+        handshake_timeout: float,
     ) -> None:
         self._factory = factory
         self._context = context
         self._options: dict[str, Any] = {}
         if context is not None:
             self._options = {name: options.pop(name) for name in _TLS_OPTIONS if name in options}
+            self._options.setdefault("ssl_handshake_timeout", handshake_timeout)
         self.connections: WeakSet[Connection] = WeakSet()
         self.shaking: set[asyncio.Task[None]] = set()
         self.closed = False

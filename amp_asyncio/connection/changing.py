@@ -44,7 +44,7 @@ def secure(connection: Connection, terms: TLSTerms, done: Callable[[Exception | 
         failure: Exception | None = None
         if shaking.cancelled():
             failure = ConnectionLost("the TLS handshake was cancelled")
-        elif (error := shaking.exception()) is not None:
+        elif (error := _failure(shaking)) is not None:
             failure = certificate_error(error) or ConnectionLost(
                 f"the TLS handshake failed: {str(error) or type(error).__name__}"
             )
@@ -62,16 +62,39 @@ def secure(connection: Connection, terms: TLSTerms, done: Callable[[Exception | 
             connection.error = connection.error or failure
             logger.warning("%r: closing the connection: %s", connection, failure)
             connection.lose(failure)
-            if transport is not None and transport.is_closing():
-                cut(transport)
-            elif transport is not None:
-                transport.close()
+            if transport is not None:
+                # Closing would wait for a peer that does not read.
+                late = transport.is_closing() or transport.get_write_buffer_size()
+                cut(transport) if late else transport.close()
             done(failure)
 
     connection.loop.create_task(_handshake(connection, terms, early)).add_done_callback(shaken)
 
 
+def _failure(shaking: asyncio.Task[asyncio.Transport]) -> BaseException | None:
+    """Return why a handshake failed.
+
+    It comes without tracebacks, which would keep the connection and its TLS layer alive until the
+    cyclic garbage collector finds them.
+    """
+    error = failure = shaking.exception()
+    while error is not None:
+        error = error.with_traceback(None)
+        error = error.__cause__ or error.__context__
+    return failure
+
+
 async def _handshake(connection: Connection, terms: TLSTerms, early: bytes) -> asyncio.Transport:
+    """Return the secured transport, within the time that the limits give."""
+    timeout = connection.limits.handshake_timeout
+    try:
+        async with asyncio.timeout(timeout):
+            return await _shake(connection, terms, early)
+    except TimeoutError:
+        raise ConnectionLost(f"it took more than {timeout} seconds") from None
+
+
+async def _shake(connection: Connection, terms: TLSTerms, early: bytes) -> asyncio.Transport:
     """Return the secured transport; `early` is what was read already, and belongs to TLS."""
     if isinstance(connection.transport, DescriptorTransport):
         connection.transport.set_write_buffer_limits(0)  # It is congested until all is written.
@@ -91,6 +114,7 @@ async def _handshake(connection: Connection, terms: TLSTerms, early: bytes) -> a
         early,
         server_side=terms.server_side,
         server_hostname=terms.hostname,
+        ssl_handshake_timeout=connection.limits.handshake_timeout,
     )
     if transport.is_closing():
         raise ConnectionLost("the connection was lost during the TLS handshake")

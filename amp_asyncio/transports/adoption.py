@@ -117,7 +117,7 @@ async def native_transport(ours: DescriptorTransport) -> tuple[asyncio.Transport
     buffer of `ours` must be empty and its reading paused. The protocol is not notified.
 
     Raises `OSError` if there are no descriptors left, and `ConnectionError` if the connection was
-    closed meanwhile. If it is cancelled, `ours` stays as it was.
+    closed meanwhile. If it is cancelled, `ours` is of no more use: on uvloop, bytes may have been read.
     """
     loop = asyncio.get_running_loop()
     keeping = _KeepingProtocol()

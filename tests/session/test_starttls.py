@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import weakref
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
@@ -14,7 +15,19 @@ import pytest
 import uvloop
 from fakes import Recorder, Sender, Transport
 from pki import issue
-from support import Divide, Echo, Math, Sum, Switching, SwitchTo, connected, on_transport, raw_client
+from support import (
+    Divide,
+    Echo,
+    Math,
+    Sum,
+    Switching,
+    SwitchTo,
+    connected,
+    listening,
+    on_transport,
+    raw_client,
+    turns,
+)
 
 from amp_asyncio import (
     AMP,
@@ -841,3 +854,49 @@ async def test_boxes_that_come_before_start_tls_has_returned_wait_for_it() -> No
         await inner.until(lambda: inner.data == b"x")
         inner.transport.close()
         await client.inner.until(lambda: "lost" in client.inner.events)
+
+
+# --- handshakes that do not end ---
+
+
+@pytest.mark.parametrize("piled_up", [False, True])
+async def test_a_handshake_takes_no_longer_than_its_limit(
+    piled_up: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also if what was answered before that is not read."""
+    made: list[Any] = []
+
+    def factory() -> Math:
+        made.append(Math())
+        return made[-1]
+
+    limits = Limits(handshake_timeout=0.2, max_backlog=100_000_000)
+    async with listening(factory, limits=limits) as server:
+        async with raw_client(server) as (_, writer):
+            writer.transport.pause_reading()
+            if piled_up:
+                echo = AmpBox(_command=b"Echo", _ask=b"1", data=bytes(60_000)).serialize()
+                writer.write(echo * 200)
+            writer.write(AmpBox(_command=b"StartTLS", _ask=b"1").serialize())
+            while not made or not made[0].transport:
+                await asyncio.sleep(0)
+            amp = made.pop()
+            async with asyncio.timeout(10):
+                await amp.wait_closed()
+        assert "the TLS handshake failed: it took more than 0.2 seconds" in caplog.text
+        forgotten = weakref.ref(amp)
+        del amp
+        await turns()
+        assert forgotten() is None, "without the cyclic garbage collector"
+
+
+async def test_a_handshake_of_a_server_with_tls_takes_no_longer() -> None:
+    context = SERVER.ssl_context(server_side=True)
+    limits = Limits(handshake_timeout=0.2)
+    async with (
+        serve(Math, "127.0.0.1", 0, ssl=context, limits=limits) as server,
+        raw_client(server) as (reader, _),
+        asyncio.timeout(10),
+    ):
+        with suppress(ConnectionError):
+            assert await reader.read() == b""
