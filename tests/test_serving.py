@@ -150,3 +150,20 @@ async def test_another_process_has_the_socket_of_a_client_that_is_refused(
                 assert await reader.read() == b""
     for descriptor in inherited:
         os.close(descriptor)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["tls", "starttls"])
+async def test_handshakes_that_stall_give_way(way: str, caplog: pytest.LogCaptureFixture) -> None:
+    """A server does a hundred at the same time; a client with good intentions has its turn soon."""
+    async with contextlib.AsyncExitStack() as stack:
+        server = await stack.enter_async_context(serving(way, Math))
+        for _ in range(130):
+            _, writer = await stack.enter_async_context(raw_client(server))
+            if way == "starttls":
+                writer.write(AmpBox(_command=b"StartTLS", _ask=b"1").serialize())
+        async with asyncio.timeout(8):
+            client = await reached(way, server)
+            assert await client.callRemote(Sum, a=1, b=1) == {"total": 2}
+        await client.close()
+        assert "it was slow, and others waited for their turn" in caplog.text

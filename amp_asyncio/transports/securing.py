@@ -11,6 +11,7 @@ import ssl
 from typing import Any
 
 from .feeding import feed
+from .handshakes import Handshakes
 
 __all__ = ["secured"]
 
@@ -20,6 +21,8 @@ async def secured(
     protocol: asyncio.BaseProtocol,
     context: ssl.SSLContext,
     early: bytes | bytearray,
+    *,
+    server_side: bool,
     **options: Any,
 ) -> asyncio.Transport:
     """Return the transport that `loop.start_tls` puts on top of `raw`, after the handshake.
@@ -38,15 +41,28 @@ async def secured(
     before the turn is over.
     """
     loop = asyncio.get_running_loop()
+    handshakes = Handshakes.of(loop)
+    if server_side:
+        await handshakes.turn()
+        if raw.is_closing():
+            raise ConnectionAbortedError("the connection was lost before the TLS handshake")
     before = raw.get_protocol()
     # Not eagerly, whatever the loop's task factory: it has to run in the turn in which this goes on.
-    starting = asyncio.Task(loop.start_tls(raw, protocol, context, **options), loop=loop)
+    shaking = loop.start_tls(raw, protocol, context, server_side=server_side, **options)
+    starting = asyncio.Task(shaking, loop=loop)
+    if server_side:
+        handshakes.begin(starting)
     try:
         await asyncio.sleep(0)
         layer: Any = raw.get_protocol()
         if layer is not before:
             loop.call_soon(feed, layer, bytes(early))
         transport = await starting
+    except asyncio.CancelledError:
+        current = asyncio.current_task()
+        if starting.cancelled() and current is not None and not current.cancelling():
+            raise ConnectionAbortedError("it was slow, and others waited for their turn") from None
+        raise
     finally:
         starting.cancel()
     if transport is None:
