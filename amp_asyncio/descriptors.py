@@ -69,7 +69,8 @@ def _help() -> None:
 def _work() -> None:
     _do_all()
     _threads.discard(current_thread())
-    if _jobs:  # It came after the last look, while there seemed to be enough threads.
+    # One may have come after the last look, while there seemed to be enough threads.
+    if _jobs:  # pragma: no cover: nothing can bring it about
         _help()
 
 

@@ -157,11 +157,20 @@ async def test_another_process_has_the_socket_of_a_client_that_is_refused(
 async def test_handshakes_that_stall_give_way(way: str, caplog: pytest.LogCaptureFixture) -> None:
     """A server does a hundred at the same time; a client with good intentions has its turn soon."""
     async with contextlib.AsyncExitStack() as stack:
-        server = await stack.enter_async_context(serving(way, Math))
+        made: list[Math] = []
+
+        def factory() -> Math:
+            made.append(Math())
+            return made[-1]
+
+        server = await stack.enter_async_context(serving(way, factory))
         for _ in range(130):
             _, writer = await stack.enter_async_context(raw_client(server))
             if way == "starttls":
                 writer.write(AmpBox(_command=b"StartTLS", _ask=b"1").serialize())
+        await turns()
+        if way == "starttls":
+            made[-1].abort()  # It still waits for its turn.
         async with asyncio.timeout(8):
             client = await reached(way, server)
             assert await client.callRemote(Sum, a=1, b=1) == {"total": 2}
