@@ -50,7 +50,8 @@ class BoxDispatcher(Composed):
         """Ask the peer to do a command, and return the future of its answer, a dictionary.
 
         The question is on its way when this returns, unless the peer does not keep up; questions
-        leave in the order in which they were asked. The future may be awaited at any time, or never.
+        leave in the order in which they were asked, but those of responders do not wait for the window.
+        The future may be awaited at any time, or never.
         For a command whose `requiresAnswer` is false it gives None once the transport takes more data.
 
         Cancelling the future drops the answer when it comes. The peer does the command all the same,

@@ -14,7 +14,7 @@ from functools import partial
 from os import PathLike, fspath
 from ssl import SSLContext
 from types import TracebackType
-from typing import Any, Generic, Protocol, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast, overload
 
 from .amp import AMP
 from .errors import shortened

@@ -23,14 +23,16 @@ class Limits:
             raises `TooLong`, an answer fails as one that does not encode.
         window: the most that unanswered questions may have, with `PAIR_OVERHEAD` more for each pair.
             At the limit, later questions wait on our side. (A single larger one may go alone. Cancelled
-            ones do not count.)
+            ones do not count, and those of responders do not wait.)
         max_concurrent_responders: how many `async def` responders run at once. At the limit, later
-            commands wait.
+            commands wait. One that waits for an answer of its own peer does not count meanwhile, since
+            that answer may depend on a command that waits.
         max_backlog: the most that waiting commands may have, counted as the window counts them. At the
-            limit, reading pauses until half of it is left. Also the most that may be written without
-            the transport having taken it; at the limit, no further command begins.
-        stall_timeout: how long reading may be paused without any progress before the connection is
-            aborted.
+            limit, reading pauses until half of it is left. Also the most that the commands may have
+            whose responders wait for answers of the peer, and the most that may be written without the
+            transport having taken it; at either limit, no further command begins.
+        stall_timeout: how long commands may be held up by `max_backlog` without any progress before the
+            connection is aborted.
         idle_timeout: how long no complete box may arrive while no work is being done in either
             direction, before the connection is aborted; None for no limit.
         eof_timeout: how long a peer that closed its sending side is served: the connection is aborted

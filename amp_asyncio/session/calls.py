@@ -5,7 +5,8 @@ answers come. A question that was cancelled stays in the table until then: that 
 told from one that answers nothing. It does not count against the window any more.
 
 A question waits before it is sent if too much is unanswered already, if the transport takes no more, or
-if the connection is being changed. One queue serves all three.
+if the connection is being changed. One queue serves all three. The questions of responders have another
+one, which the window does not hold up: the peer's answers that make room in it may depend on them.
 """
 
 from __future__ import annotations
@@ -52,6 +53,8 @@ _AnyFuture: TypeAlias = asyncio.Future[Any]
 # What takes the answer. None for a command that wants no answer.
 _Asked: TypeAlias = ByName | Change | None
 
+_Waiting: TypeAlias = "OrderedDict[_AnyFuture, tuple[_Asked, AmpBox, int]]"
+
 # What the tag will add to a question that has none yet.
 _TAG_COST = PAIR_OVERHEAD + len(ASK) + 12
 
@@ -84,6 +87,7 @@ class Calls:
         "_count_at",
         "_counter",
         "_most",
+        "_nested",
         "_open",
         "_session",
         "_unanswered",
@@ -111,7 +115,9 @@ class Calls:
         self._most = 0
         self.held = False
         # The questions that wait, in order; made when the first one has to wait.
-        self._waiting: OrderedDict[_AnyFuture, tuple[_Asked, AmpBox, int]] | None = None
+        self._waiting: _Waiting | None = None
+        # The same for the questions of responders: they wait only while all questions are held.
+        self._nested: _Waiting | None = None
         # The futures of commands that want no answer, while the transport takes no more.
         self._unresolved: list[_AnyFuture] | None = None
 
@@ -133,7 +139,7 @@ class Calls:
 
     def is_open(self) -> bool:
         """Return whether somebody waits for an answer."""
-        if self._waiting or self._unresolved:
+        if self._waiting or self._nested or self._unresolved:
             return True
         return any(not future.done() for _, future, _ in self._open.values())
 
@@ -173,6 +179,9 @@ class Calls:
             del self._open[tag]
             self._unanswered -= size
             return None  # The future of the question with a box will say it.
+        responders = self._session.responders
+        if responders.tasks or responders.depth:
+            responders.asked(future)
         return future
 
     def ask(self, name: bytes, box: AmpBox, asked: _Asked) -> _AnyFuture:
@@ -192,14 +201,13 @@ class Calls:
             fail(asked, future, refusal)
             return future
         size = box_cost(box) + _TAG_COST
-        if not self._waiting and not self._may_send(size):
+        nested = session.responders.is_inside()
+        if not self._waiting and not self._may_send(size, nested):
             self._free_window()
         try:
-            if self._waiting or not self._may_send(size):
+            if (self._waiting and not nested) or not self._may_send(size, nested):
                 self._check(box, asked)
-                if self._waiting is None:
-                    self._waiting = OrderedDict()
-                self._waiting[future] = (asked, box, size)
+                self._queue(nested)[future] = (asked, box, size)
                 future.add_done_callback(self._stop_waiting)
                 self.ready = False
                 self._watch_open()
@@ -208,20 +216,34 @@ class Calls:
         except BaseException:
             drop(box)
             raise
+        if nested:
+            session.responders.asked(future)
         return future
+
+    def _queue(self, nested: bool) -> _Waiting:
+        """Return where a question waits; `nested` is one of a responder."""
+        if nested:
+            if self._nested is None:
+                self._nested = OrderedDict()
+            return self._nested
+        if self._waiting is None:
+            self._waiting = OrderedDict()
+        return self._waiting
 
     def _check(self, box: AmpBox, asked: _Asked) -> None:
         """Raise what is wrong with a box that will be sent later; its tag will not be longer."""
         if asked is not None:
-            waiting = len(self._waiting) if self._waiting else 0
+            waiting = len(self._waiting or ()) + len(self._nested or ())
             box[ASK] = b"%x" % (self._counter + waiting + 1)
         self._session.outbox.serialize(box)
         box.pop(ASK, None)
 
-    def _may_send(self, size: int) -> bool:
+    def _may_send(self, size: int, nested: bool) -> bool:
         if self.held:
             return False
-        return not self._unanswered or self._unanswered + size <= self._session.limits.window
+        if nested or not self._unanswered:
+            return True
+        return self._unanswered + size <= self._session.limits.window
 
     def _send(self, asked: _Asked, box: AmpBox, size: int, future: _AnyFuture) -> None:
         """Send a question; its future is in the table before that."""
@@ -281,33 +303,33 @@ class Calls:
         self._send_waiting()
 
     def _send_waiting(self) -> None:
-        waiting = self._waiting
-        while waiting:
-            future, (asked, box, size) = next(iter(waiting.items()))
-            if not future.done() and not self._may_send(size):
-                break
-            del waiting[future]
-            if future.done():
-                drop(box)
-                continue
-            try:
-                self._send(asked, box, size, future)
-            except BaseException as error:
-                drop(box)
-                future.set_exception(raisable(error))
-                if isinstance(error, ENDING):
-                    raise
-        if waiting:
+        for waiting, nested in ((self._nested, True), (self._waiting, False)):
+            while waiting:
+                future, (asked, box, size) = next(iter(waiting.items()))
+                if not future.done() and not self._may_send(size, nested):
+                    break
+                del waiting[future]
+                if future.done():
+                    drop(box)
+                    continue
+                try:
+                    self._send(asked, box, size, future)
+                except BaseException as error:
+                    drop(box)
+                    future.set_exception(raisable(error))
+                    if isinstance(error, ENDING):
+                        raise
+        if self._waiting:
             self._watch_open()
         self.update()
 
     def _stop_waiting(self, future: _AnyFuture) -> None:
         """Forget a question that was cancelled while it waited."""
-        entry = self._waiting.pop(future, None) if self._waiting else None
-        if entry is not None:
-            drop(entry[1])
-            self._send_waiting()
-            self._session.moved()
+        for waiting in (self._nested, self._waiting):
+            if waiting and (entry := waiting.pop(future, None)) is not None:
+                drop(entry[1])
+                self._send_waiting()
+                self._session.moved()
 
     # --- open questions that were cancelled ---
 
@@ -396,13 +418,14 @@ class Calls:
         self.over = reason
         self.ready = False
         open_ones, self._open, self._unanswered = self._open, _NONE_OPEN, 0
-        waiting, self._waiting = self._waiting, None
+        waiting = [*(self._nested or {}).items(), *(self._waiting or {}).items()]
+        self._nested = self._waiting = None
         unresolved, self._unresolved = self._unresolved, None
         for future in unresolved or ():
             if not future.done():
                 future.set_result(None)
         for asked, future, _ in open_ones.values():
             fail(asked, future, reason)
-        for future, (waiter, box, _) in (waiting or {}).items():
+        for future, (waiter, box, _) in waiting:
             drop(box)
             fail(waiter, future, reason)

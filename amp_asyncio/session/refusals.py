@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from ..commands.definitions import alone
 from ..errors import (
     BadArguments,
-    BadLocalReturn,
     ConnectionLost,
     RemoteAmpError,
     UnknownRemoteError,
@@ -39,7 +38,7 @@ if TYPE_CHECKING:
     from .locators import Responder
     from .session import Session
 
-__all__ = ["checked", "failing", "is_loss", "refusal", "unhandled"]
+__all__ = ["failing", "is_loss", "refusal", "unhandled"]
 
 logger = logging.getLogger("amp_asyncio")
 
@@ -60,15 +59,6 @@ def failing(error: BaseException) -> Responder:
         raise error
 
     return fail
-
-
-def checked(responder: Responder, answer: Any) -> AmpBox:
-    """Return what a responder without a schema answered, which must be a box."""
-    if not isinstance(answer, AmpBox):
-        raise BadLocalReturn(
-            f"{responder!r} returned {shortened(answer)}", TypeError("a responder returns an AmpBox")
-        )
-    return answer
 
 
 def is_loss(error: BaseException) -> bool:

@@ -3,7 +3,8 @@
 For each command, a responder is found and run, at once or in a task of its own, and an answer or an
 error is sent. Not everything begins at once: the number of responders that run at the same time is
 limited, and so are the answers that the peer has not taken yet. Later commands wait, in order; if too
-many wait, reading pauses until there are fewer.
+many wait, reading pauses until there are fewer. Responders that wait for an answer of the peer do not
+count as running: see `running.py`.
 """
 
 from __future__ import annotations
@@ -12,33 +13,28 @@ import asyncio
 import logging
 import sys
 from collections import deque
-from collections.abc import Awaitable
-from contextvars import copy_context
+from collections.abc import Awaitable, Iterable
+from contextvars import Context
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from ..commands.definitions import ENDING, raisable
-from ..commands.exchange import drop
+from ..commands.definitions import ENDING
 from ..errors import (
     ConnectionLost,
     MalformedAmpBox,
-    ProtocolSwitched,
-    TooLong,
     shortened,
 )
 from ..wire.boxes import (
-    ANSWER,
     ASK,
     COMMAND,
     AmpBox,
 )
 from ..wire.costs import box_cost
-from .changes import ChangeBox
+from . import answers
 from .life import Pause
 from .locators import MethodResponder, Responder, is_awaitable
-from .outlets import changeable
-from .refusals import checked, failing, is_loss, refusal, unhandled
-from .running import RUNNING, Running, Status, current
+from .refusals import failing, is_loss, unhandled
+from .running import RUNNING, Running, Status, Suspended, current
 
 if TYPE_CHECKING:
     from .session import Session
@@ -64,28 +60,42 @@ class Responders:
 
     Attributes:
         progress: how many commands were begun and finished so far.
+        context: each responder gets a copy of it: the context in which the conversation has begun, so
+            that no responder sees what another one has set, whichever event it is begun at.
+        depth: how many plain responders, or beginnings of others, are being called now.
+        tasks: the `async def` responders that have begun and not ended.
     """
 
     __slots__ = (
+        "_asked",
         "_backlog",
         "_backlog_size",
         "_changing",
-        "_depth",
         "_exempt",
         "_overfull",
         "_parked",
         "_session",
+        "_soon",
         "_stall_timer",
-        "_tasks",
+        "_suspended",
+        "context",
+        "depth",
         "progress",
+        "tasks",
     )
+
+    context: Context
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._tasks = _NO_TASKS
+        self.tasks = _NO_TASKS
         self._exempt = 0  # How many of them wait until the others are done.
-        self._depth = 0  # How many plain responders, or beginnings of others, are being called now.
+        self.depth = 0
         self.progress = 0
+        # What the plain responder that is called now has asked, and those that wait for such answers.
+        self._asked: tuple[asyncio.Future[Any], ...] = ()
+        self._suspended: Suspended | None = None
+        self._soon = False  # Whether those that wait begin in the next turn of the loop.
         # The command that is being answered and may change the connection.
         self._changing: AmpBox | None = None
         # The commands that wait to begin, each with its size; and those that are not begun because this
@@ -138,36 +148,44 @@ class Responders:
     def _begin(self, box: AmpBox, responder: Responder) -> None:
         """Call a responder in a context of its own; give it a task if it has to wait."""
         self.progress += 1
-        context = copy_context()
+        context = self.context.copy()
         begin: Any = responder.begin if isinstance(responder, MethodResponder) else responder
-        self._depth += 1
+        self._asked = ()
+        self.depth += 1
         try:
             answer = context.run(begin, box)
         except BaseException as error:
-            self._refuse(box, error)
+            answers.refuse(self._session, box, error)
             if isinstance(error, ENDING):
                 raise
             return
         finally:
-            self._depth -= 1
+            self.depth -= 1
         if type(answer) is not CoroutineType:
             if not is_awaitable(answer):
-                self._reply(box, responder, answer)
+                answers.answer(self._session, box, responder, answer)
                 return
             if asyncio.isfuture(answer):
                 # Others may await it, too: only a coroutine is cancelled with the task.
                 answer = asyncio.shield(answer)
-        running = Running(self)
+        running = Running(self, box)
+        asked: Iterable[asyncio.Future[Any]] = self._asked
+        for future in asked:
+            self._suspend(running, future)
         finishing = self._finish(running, box, responder, answer)
         loop = asyncio.get_running_loop()
-        if loop.get_task_factory() is not None:
-            task: asyncio.Task[None] = context.run(loop.create_task, finishing)
-        else:
-            task = asyncio.Task(finishing, loop=loop, context=context, **_EAGERLY)
+        self.depth += 1  # It may begin to run here.
+        try:
+            if loop.get_task_factory() is not None:
+                task: asyncio.Task[None] = context.run(loop.create_task, finishing)
+            else:
+                task = asyncio.Task(finishing, loop=loop, context=context, **_EAGERLY)
+        finally:
+            self.depth -= 1
         if not task.done():  # pragma: no branch: before 3.12 it never is
-            if self._tasks is _NO_TASKS:
-                self._tasks = {}
-            self._tasks[task] = running, box, responder, answer
+            if self.tasks is _NO_TASKS:
+                self.tasks = {}
+            self.tasks[task] = running, box, responder, answer
             task.add_done_callback(self._done)
 
     async def _finish(
@@ -178,21 +196,26 @@ class Responders:
         try:
             objects = await answer
         except BaseException as error:
-            running.end()
+            self._ended(running)
             if running.status is Status.ABANDONED and is_loss(error):
                 logger.debug("%r: %s was cancelled", self._session, shortened(box[COMMAND]))
             elif isinstance(responder, MethodResponder):
-                self._refuse(box, responder.declared(error) or error)
+                answers.refuse(self._session, box, responder.declared(error) or error)
             else:
-                self._refuse(box, error)
+                answers.refuse(self._session, box, error)
             if isinstance(error, (asyncio.CancelledError, *ENDING)):
                 raise
         else:
-            running.end()
-            self._reply(box, responder, objects)
+            self._ended(running)
+            answers.answer(self._session, box, responder, objects)
+
+    def _ended(self, running: Running) -> None:
+        running.end()
+        self._resumed(running)
 
     def _done(self, task: asyncio.Task[None]) -> None:
-        running, box, _, answer = self._tasks.pop(task)
+        running, box, _, answer = self.tasks.pop(task)
+        self._resumed(running)
         if running.status is Status.EXEMPT:
             self._exempt -= 1
         elif running.status is not Status.ENDED:
@@ -200,7 +223,9 @@ class Responders:
             if isinstance(answer, CoroutineType):
                 answer.close()
             if running.status is RUNNING:
-                self._refuse(box, asyncio.CancelledError("the responder was cancelled"))
+                answers.refuse(
+                    self._session, box, asyncio.CancelledError("the responder was cancelled")
+                )
         self.progress += 1
         if self._backlog:
             self.begin_waiting()
@@ -212,19 +237,22 @@ class Responders:
     def _may_begin(self) -> bool:
         session = self._session
         limits = session.limits
-        if len(self._tasks) - self._exempt >= limits.max_concurrent_responders:
+        count = len(self.tasks) - self._exempt
+        if self._suspended is not None:
+            count -= self._suspended.count
+        if count >= limits.max_concurrent_responders or self._is_burdened():
             return False
         return not session.calls.held or session.outbox.unsent() < limits.max_backlog
 
     def begin_waiting(self) -> None:
         """Begin the commands that waited, in order, as far as they may."""
+        self._soon = False
         while self._backlog and self._may_begin():
             box, responder, size = self._backlog.popleft()
             self._backlog_size -= size
             self._begin(box, responder)
         if self._overfull and self._backlog_size <= self._session.limits.max_backlog // 2:
             self._overfull = False
-            self._stop_watching()
             self._session.outlet.resume_reading(Pause.BACKLOG)
         if self._session.watched:
             self._session.moved()
@@ -241,21 +269,63 @@ class Responders:
             self._backlog.extend(parked)
             self.begin_waiting()
 
+    # --- responders that ask ---
+
+    def asked(self, future: asyncio.Future[Any]) -> None:
+        """A question was asked, perhaps by a responder."""
+        running = current.get()
+        if running is not None and running.is_inside(self):
+            self._suspend(running, future)
+        elif self.depth:
+            self._asked = (*self._asked, future)
+
+    def _suspend(self, running: Running, future: asyncio.Future[Any]) -> None:
+        """Do not count a responder as running until the answer that it waits for is here."""
+        if self._suspended is None:
+            self._suspended = Suspended(self._room_changed)
+        if not future.done():
+            self._suspended.asked(running, future)
+
+    def _resumed(self, running: Running) -> None:
+        if self._suspended is not None:
+            self._suspended.leave(running)
+
+    def _is_burdened(self) -> bool:
+        """Return whether as many responders wait for answers of the peer as may."""
+        suspended = self._suspended
+        return suspended is not None and suspended.size > self._session.limits.max_backlog
+
+    def _room_changed(self) -> None:
+        if self._is_burdened() and self._stall_timer is None:
+            self._watch_for_stall(self.progress)
+        if self._backlog and not self._soon:
+            # Not at once: one that begins may ask in its turn, and so on.
+            self._soon = True
+            asyncio.get_running_loop().call_soon(self.begin_waiting)
+
+    # --- a stall ---
+
     def _watch_for_stall(self, progress: int) -> None:
         """Look, in a while, whether anything has begun or finished since."""
+        self._stop_watching()
         loop = asyncio.get_running_loop()
         timeout = self._session.limits.stall_timeout
         self._stall_timer = loop.call_later(timeout, self._abort_if_stalled, progress)
 
     def _abort_if_stalled(self, progress: int) -> None:
+        self._stall_timer = None
+        if not self._overfull and not self._is_burdened():
+            return
         if self.progress != progress:
             self._watch_for_stall(self.progress)
             return
-        waiting = len(self._backlog or ()) + len(self._parked or ())
+        waiting, size = len(self._backlog or ()) + len(self._parked or ()), self._backlog_size
+        if self._suspended is not None:
+            waiting, size = waiting + self._suspended.count, size + self._suspended.size
         self._session.outlet.give_up(
             ConnectionLost(
-                f"{waiting} commands of {self._backlog_size} bytes wait, reading was "
-                f"paused, and nothing has moved for {self._session.limits.stall_timeout} seconds: the "
+                f"{waiting} commands of {size} bytes wait, no more of them may, and "
+                f"nothing has moved for {self._session.limits.stall_timeout} seconds: the "
                 "peer does not read its answers, or the responders do not finish"
             )
         )
@@ -273,11 +343,11 @@ class Responders:
 
     def is_idle(self) -> bool:
         """Return whether every command is done, except those that wait for that themselves."""
-        return not self._backlog and len(self._tasks) == self._exempt
+        return not self._backlog and len(self.tasks) == self._exempt
 
     def is_inside(self) -> bool:
         """Return whether the code that runs now belongs to a responder that has not ended."""
-        if self._depth:
+        if self.depth:
             return True
         running = current.get()
         return running is not None and running.is_inside(self)
@@ -288,11 +358,12 @@ class Responders:
         if running is not None and running.responders is self and running.status is RUNNING:
             running.status = Status.EXEMPT
             self._exempt += 1
+            self._resumed(running)
             self.begin_waiting()
 
     def abandon(self) -> None:
         """Cancel the responders whose answers are not wanted any more: the connection is lost."""
-        for task, (running, box, responder, _) in list(self._tasks.items()):
+        for task, (running, box, responder, _) in list(self.tasks.items()):
             if running.status is RUNNING:
                 running.status = Status.ABANDONED
                 if ASK in box and self._may_be_cancelled(responder):
@@ -311,80 +382,7 @@ class Responders:
         self._overfull = False
         self._stop_watching()
 
-    # --- answers ---
-
-    def _reply(self, box: AmpBox, responder: Responder, answer: Any) -> None:
-        """Send the answer to the command in `box`, if it asked for one."""
-        session = self._session
-        tag = box.get(ASK)
-        try:
-            if not isinstance(responder, MethodResponder):
-                reply = checked(responder, answer)
-            elif (
-                tag is not None
-                and session.outlet.takes_bytes
-                and (data := responder.written(answer, tag, session.limits.max_box_size)) is not None
-            ):
-                if len(self._tasks) > 1:
-                    session.outbox.send_later(data)
-                else:
-                    session.outbox.send(data)
-                return
-            else:
-                reply = responder.box(answer)
-            if tag is None:
-                drop(reply)
-            else:
-                reply[ANSWER] = tag
-                self._send(reply)
-        except (ConnectionLost, ProtocolSwitched) as error:
-            logger.debug("%r: an answer was dropped: %s", session, error)
-        except BaseException as error:
-            self._refuse(box, error)
-            if isinstance(error, ENDING):
-                raise
-            return
-        self._settle(box)
-
-    def _send(self, reply: AmpBox) -> None:
-        """Send an answer, or an error; one that agrees to a change has it begin."""
-        session = self._session
-        try:
-            if isinstance(reply, ChangeBox):
-                if session.outlet.locked:
-                    raise RuntimeError("both sides want to change the connection at once")
-                reply.change.check(changeable(session.outlet))
-            session.send(reply)
-        except BaseException:
-            drop(reply)
-            raise
-        if isinstance(reply, ChangeBox):
-            reply.change.agreed(changeable(session.outlet))
-
-    def _refuse(self, box: AmpBox, error: BaseException) -> None:
-        """Say that the command in `box` failed: to the peer, and to the log if it is our fault."""
-        session = self._session
-        try:
-            reply, fatal = refusal(session, box, error)
-        except Exception as broken:  # A subclass of `RemoteAmpError` may lack what makes one.
-            reply, fatal = refusal(session, box, broken)
-        try:
-            if ASK in box:
-                self._send(reply)
-            elif fatal:
-                session.outlet.finish_writing()
-        except (ConnectionLost, ProtocolSwitched) as lost:
-            logger.debug("%r: an error was dropped: %s", session, lost)
-        except BaseException as broken:
-            # Nothing else can tell the peer, which would wait for ever.
-            if not isinstance(broken, TooLong):
-                logger.exception("%r: an error could not be sent", session)
-            session.outlet.give_up(raisable(broken).with_traceback(None))
-            if isinstance(broken, ENDING):
-                raise
-        self._settle(box)
-
-    def _settle(self, box: AmpBox) -> None:
+    def settle(self, box: AmpBox) -> None:
         """Go on with what came after a command that might have changed the connection."""
         if box is self._changing:
             self._changing = None

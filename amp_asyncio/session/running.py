@@ -1,16 +1,26 @@
-"""Which responder runs: what a conversation knows of an `async def` responder while it has not
-ended."""
+"""Which responder runs: what a conversation knows of an `async def` responder while it has not ended.
+
+A responder that waits for an answer of its own peer does not count as running: that answer may need a
+responder of ours itself. If it counted, two peers whose responders ask each other would wait for ever
+as soon as each has as many as may run at once.
+"""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
 from contextvars import ContextVar
 from enum import Enum
-from typing import TYPE_CHECKING, Final, Literal
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from ..wire.boxes import AmpBox
+from ..wire.costs import box_cost
 
 if TYPE_CHECKING:
     from .responders import Responders
 
-__all__ = ["RUNNING", "Running", "Status", "current"]
+__all__ = ["RUNNING", "Running", "Status", "Suspended", "current"]
 
 
 class Status(Enum):
@@ -28,13 +38,21 @@ RUNNING: Final[Literal[Status.RUNNING]] = Status.RUNNING
 
 
 class Running:
-    """An `async def` responder of `responders`, from its beginning to its end."""
+    """An `async def` responder of `responders` for the command in `box`, from its beginning to its end.
 
-    __slots__ = ("responders", "status")
+    Attributes:
+        status: what it is at the moment.
+        asking: how many of its questions are open.
+        suspended: what it counts while it waits for the answers to them; 0 if it runs.
+    """
 
-    def __init__(self, responders: Responders) -> None:
+    __slots__ = ("asking", "box", "responders", "status", "suspended")
+
+    def __init__(self, responders: Responders, box: AmpBox) -> None:
         self.responders = responders
+        self.box = box
         self.status: Status = RUNNING
+        self.asking = self.suspended = 0
 
     def end(self) -> None:
         """Note that it has ended; if its answer was not sent for some other reason, that stays."""
@@ -44,6 +62,46 @@ class Running:
     def is_inside(self, responders: Responders) -> bool:
         """Return whether it runs for `responders`, and has not ended."""
         return self.responders is responders and self.status is not Status.ENDED
+
+
+class Suspended:
+    """The responders of one conversation that wait for answers of the peer.
+
+    `changed` is called when there is one more, or one less.
+
+    Attributes:
+        count: how many there are.
+        size: what their commands count, as the window counts them.
+    """
+
+    __slots__ = ("_changed", "count", "size")
+
+    def __init__(self, changed: Callable[[], None]) -> None:
+        self._changed = changed
+        self.count = self.size = 0
+
+    def asked(self, running: Running, future: asyncio.Future[Any]) -> None:
+        """A responder has asked a question, and waits for its answer until `future` is done."""
+        running.asking += 1
+        future.add_done_callback(partial(self._answered, running))
+        if running.asking == 1 and running.status is RUNNING:
+            running.suspended = box_cost(running.box)
+            self.count += 1
+            self.size += running.suspended
+            self._changed()
+
+    def _answered(self, running: Running, future: asyncio.Future[Any]) -> None:
+        running.asking -= 1
+        if not running.asking:
+            self.leave(running)
+
+    def leave(self, running: Running) -> None:
+        """A responder runs again, or has ended, or counts in another way; perhaps it did before."""
+        if running.suspended:
+            self.count -= 1
+            self.size -= running.suspended
+            running.suspended = 0
+            self._changed()
 
 
 #: In an `async def` responder, and in the tasks that it starts: which one it is.

@@ -9,6 +9,7 @@ decided when the conversation is over.
 from __future__ import annotations
 
 import asyncio
+from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
 from ..errors import AmpError, ConnectionLost, NoEmptyBoxes, shortened
@@ -96,6 +97,7 @@ class Session:
         self.outlet = outlet or SenderOutlet(sender)
         self.outbox = self.outlet.outbox
         self.started = True
+        self.responders.context = copy_context()
         self.calls.begin()
 
     def receive(self, box: AmpBox) -> None:
