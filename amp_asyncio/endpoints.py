@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast, overloa
 from .amp import AMP
 from .errors import shortened
 from .limits import Limits
-from .serving import Acceptor, Server, close_in_time
+from .serving import Acceptor, Server, close_in_time, leave_in_time
 from .transports.adoption import AcceptingProtocol, connect_unix, refuse_descriptors
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "check_limits",
     "close_in_time",
     "connect",
+    "leave_in_time",
     "limited",
     "serve",
     "unix_connect",
@@ -49,7 +50,8 @@ _C = TypeVar("_C", bound=_Closable)
 class Opening(Generic[_C]):
     """An open connection or server: to be awaited, or entered as an `async with` that closes it.
 
-    `call` is the call that made it, as text for messages, and `result` a name for what it gives.
+    If the body of the `async with` raises, `leave` closes it, or `close` if there is no `leave`. `call` is
+    the call that made it, as text for messages, and `result` a name for what it gives.
     """
 
     _begun = False
@@ -60,19 +62,30 @@ class Opening(Generic[_C]):
         result: str,
         open_it: Callable[[], Awaitable[_C]],
         close: Callable[[_C], Awaitable[None]] = lambda opened: opened.close(),
+        leave: Callable[[_C], Awaitable[None]] | None = None,
     ) -> None:
         self._call = call
         self._result = result
         self._open_it = open_it
         self._close = close
+        self._leave = leave or close
+        self._entered = False
 
     def __await__(self) -> Generator[Any, None, _C]:
         self._begun = True
         return self._open_it().__await__()
 
     async def __aenter__(self) -> _C:
-        self._begun = True
-        self._opened = await self._open_it()
+        if self._entered:
+            raise RuntimeError(
+                f"{self._call} is entered already: make another one for another connection"
+            )
+        self._begun = self._entered = True
+        try:
+            self._opened = await self._open_it()
+        except BaseException:
+            self._entered = False
+            raise
         return self._opened
 
     async def __aexit__(
@@ -81,7 +94,8 @@ class Opening(Generic[_C]):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await self._close(self._opened)
+        self._entered = False
+        await (self._close if kind is None else self._leave)(self._opened)
 
     def __repr__(self) -> str:
         return f"<{self._call}>" if self._begun else f"<{self._call}, not awaited: {self._advice()}>"
@@ -226,11 +240,13 @@ def connect(
 ) -> Opening[Any]:
     """Connect to an AMP server over TCP, or over TLS if `ssl` is given.
 
-    `async with connect(...) as amp` closes the connection at the end; `amp = await connect(...)`
-    leaves that to the caller. `protocol_factory` makes the object that connects; `limits`, if given,
-    takes the place of the limits of its class. All other arguments are those of
-    `loop.create_connection`, and so are the errors: `OSError`, `ssl.SSLError`. Cancelling it leaves no
-    connection behind.
+    `async with connect(...) as amp` closes the connection at the end, as `AMP.close` does. If it is
+    left by an exception or a timeout, it gives up the questions that are open, and takes at most a
+    second. `amp = await connect(...)` leaves closing to the caller.
+
+    `protocol_factory` makes the object that connects; `limits`, if given, takes the place of the limits
+    of its class. All other arguments are those of `loop.create_connection`, and so are the errors:
+    `OSError`, `ssl.SSLError`. Cancelling it leaves no connection behind.
     """
     signature = "connect(host, port, protocol_factory)"
     _check_address(signature, host, port)
@@ -243,7 +259,7 @@ def connect(
         await create(lambda: amp, host, port, ssl=ssl, **options)
         return amp
 
-    return Opening(_call("connect", host, port), "amp", open_it, close_in_time)
+    return Opening(_call("connect", host, port), "amp", open_it, close_in_time, leave_in_time)
 
 
 @overload
@@ -289,7 +305,7 @@ def unix_connect(
         await create(lambda: amp, where, ssl=ssl, **options)
         return amp
 
-    return Opening(_call("unix_connect", path), "amp", open_it, close_in_time)
+    return Opening(_call("unix_connect", path), "amp", open_it, close_in_time, leave_in_time)
 
 
 def serve(

@@ -22,7 +22,14 @@ from typing import IO, Any, Generic, TypeVar, cast, overload
 
 from .amp import AMP
 from .composed import connection_of
-from .endpoints import Opening, check_factory, check_limits, close_in_time, limited
+from .endpoints import (
+    Opening,
+    check_factory,
+    check_limits,
+    close_in_time,
+    leave_in_time,
+    limited,
+)
 from .limits import Limits
 from .transports.pipes import PipeTransport, unbroken
 from .transports.programs import (
@@ -362,7 +369,7 @@ def stdio(
         await PipeTransport(amp, reads, writes, peers).connect()
         return amp
 
-    return Opening("stdio()", "amp", open_it, close_in_time)
+    return Opening("stdio()", "amp", open_it, close_in_time, leave_in_time)
 
 
 def _check_pipes(fds: tuple[int, int]) -> None:

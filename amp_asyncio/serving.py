@@ -20,16 +20,20 @@ from .amp import AMP
 from .composed import connection_of
 from .connection.connection import Connection
 from .connection.ending import close
+from .errors import ConnectionLost
 from .transports.cutting import cut, stop_listening
 from .transports.securing import secured
 
-__all__ = ["Acceptor", "Server", "close_in_time"]
+__all__ = ["Acceptor", "Server", "close_in_time", "leave_in_time"]
 
 logger = logging.getLogger("amp_asyncio")
 
 # The arguments of a server that are about the handshake.
 _TLS_OPTIONS = ("ssl_handshake_timeout", "ssl_shutdown_timeout")
 
+
+# How many seconds it may take to leave a connection after an error.
+_LEAVING = 1.0
 
 # How many turns of the loop it takes, at most, from accepting a connection to its end.
 _TURNS = 8
@@ -154,6 +158,13 @@ async def close_in_time(amp: AMP, timeout: float | None = 10.0) -> None:
     finally:
         connection.abort()
     await connection.wait_closed()
+
+
+async def leave_in_time(amp: AMP) -> None:
+    """Close a connection whose user has failed: give up its questions, and take a second at most."""
+    session: Any = amp.__amp__
+    session.calls.give_up(ConnectionLost("the connection was left while this question was open"))
+    await close_in_time(amp, _LEAVING)
 
 
 class _Kept(asyncio.Protocol):

@@ -14,7 +14,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from support import Echo, Math, Notify, Sum
+from support import Echo, Math, Notify, Patient, Sum, Wait, listening, reach
 
 from amp_asyncio import (
     AMP,
@@ -241,3 +241,65 @@ async def test_what_comes_with_the_end_of_the_handshake_is_not_lost(
         writer.close()
         with contextlib.suppress(ConnectionError):
             await writer.wait_closed()
+
+
+# --- leaving ---
+
+
+@pytest.mark.parametrize("how", ["an exception", "a timeout", "before it was sent"])
+async def test_leaving_by_an_error_gives_up_what_is_asked(how: str) -> None:
+    """It does not wait for a responder that never ends."""
+    loop = asyncio.get_running_loop()
+    others: list[asyncio.Future[Any]] = []
+    async with listening(Patient) as server:
+        begun = loop.time()
+        with pytest.raises(LookupError if how != "a timeout" else TimeoutError):
+            async with asyncio.timeout(0.2 if how == "a timeout" else 5), reach(server) as client:
+                others.append(client.callRemote(Wait, name="other"))
+                if how == "a timeout":
+                    await client.callRemote(Wait, name="x")
+                if how == "before it was sent":
+                    client.pause_writing()
+                    others.append(client.callRemote(Wait, name="waiting"))
+                raise LookupError
+        assert loop.time() - begun < 4
+        assert client.transport is None
+        for other in others:
+            with pytest.raises(ConnectionLost, match="was left while this question was open"):
+                await other
+
+
+async def test_leaving_by_an_error_loses_nothing_that_was_sent() -> None:
+    made: asyncio.Queue[Patient] = asyncio.Queue()
+
+    def factory() -> Patient:
+        amp = Patient()
+        made.put_nowait(amp)
+        return amp
+
+    async with listening(factory) as server:
+        with pytest.raises(LookupError):
+            async with reach(server) as client:
+                for number in range(500):
+                    client.callRemote(Notify, data=b"%d" % number)
+                raise LookupError
+        amp = await made.get()
+        async with asyncio.timeout(5):
+            assert [await amp.notified.get() for _ in range(500)] == [
+                b"%d" % number for number in range(500)
+            ]
+
+
+async def test_one_opening_is_entered_once_at_a_time() -> None:
+    async with listening(Math) as server:
+        opening = reach(server)
+        async with opening as client:
+            with pytest.raises(RuntimeError, match="entered already"):
+                async with opening:
+                    raise AssertionError
+            assert await client.callRemote(Sum, a=1, b=1) == {"total": 2}
+        assert client.transport is None
+    with pytest.raises(OSError, match=r".*"):
+        await opening.__aenter__()
+    with pytest.raises(OSError, match=r".*"):
+        await opening.__aenter__()

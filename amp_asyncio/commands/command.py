@@ -60,7 +60,8 @@ class Command(metaclass=CommandType):
     response: ClassVar[Sequence[tuple[bytes | str, Argument]]] = []
     #: The exceptions that a responder may raise, and their codes on the wire. The caller gets an
     #: exception of the same class, made from the text alone; if its constructor takes more than a text,
-    #: it is made without its constructor. A subclass inherits those of its bases.
+    #: it is made without its constructor. **Its attributes do not arrive**: what the caller needs has
+    #: to be in the text. A subclass inherits those of its bases.
     errors: ClassVar[Mapping[type[Exception], bytes | str]] = {}
     #: The same for errors after which the connection closes.
     fatalErrors: ClassVar[Mapping[type[Exception], bytes | str]] = {}
