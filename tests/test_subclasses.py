@@ -20,6 +20,8 @@ from amp_asyncio import (
     CommandLocator,
     ConnectionLost,
     Limits,
+    PeerVerifyError,
+    PrivateCertificate,
     StartTLS,
     connect,
 )
@@ -673,3 +675,52 @@ async def test_a_locator_that_is_set_after_the_constructor() -> None:
 
     async with joined("tcp", Choosing) as (_, client):
         assert await client.callRemote(Sum, a=1, b=2) == {"total": 30}
+
+
+@dataclass(unsafe_hash=True)
+class Equal(Math):
+    """It is equal to all others, and has the same hash."""
+
+    name: str = "x"
+
+
+@pytest.mark.parametrize("way", PLAIN_WAYS)
+async def test_connections_that_are_equal_are_all_closed(way: str) -> None:
+    assert Equal() == Equal()
+    assert len({Equal(), Equal()}) == 1
+    async with serving(way, Equal) as server:
+        clients = [await reached(way, server, Equal) for _ in range(3)]
+        for client in clients:
+            assert await client.callRemote(Sum, a=1, b=1) == {"total": 2}
+        assert len(server.connections) == 3
+        await server.close(timeout=5)
+        async with asyncio.timeout(5):
+            for client in clients:
+                await client.wait_closed()
+
+
+@pytest.mark.parametrize("side", ["server", "client"])
+async def test_a_handshake_that_fails_is_told_once(side: str) -> None:
+    told: list[Any] = []
+
+    class Told(Math):
+        def connection_lost(self, exc: Exception | None) -> None:
+            told.append(self)
+
+    async with joined("tcp", Told, Told) as (server, client):
+        refused = PrivateCertificate.self_signed("other").certificate
+        if side == "client":
+            with pytest.raises(PeerVerifyError):
+                await client.callRemote(StartTLS, tls_verifyAuthorities=[refused])
+        else:
+            asked = client.callRemoteString(b"StartTLS")
+            client.transport.write(b"no handshake")  # type: ignore[union-attr]
+            await asked
+            with pytest.raises(ConnectionLost):
+                await client.callRemote(Sum, a=1, b=1)
+        async with asyncio.timeout(5):
+            await server.wait_closed()
+            client.abort()
+            await client.wait_closed()
+        await turns()
+        assert sorted(told, key=id) == sorted([server, client], key=id)
