@@ -50,8 +50,8 @@ _C = TypeVar("_C", bound=_Closable)
 class Opening(Generic[_C]):
     """An open connection or server: to be awaited, or entered as an `async with` that closes it.
 
-    If the body of the `async with` raises, `leave` closes it, or `close` if there is no `leave`. `call` is
-    the call that made it, as text for messages, and `result` a name for what it gives.
+    If the body of the `async with` raises, `leave` closes it, or `close` if there is no `leave`. `call`
+    is the call that made it, as text for messages, and `result` a name for what it gives.
     """
 
     _begun = False

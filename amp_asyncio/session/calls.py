@@ -416,9 +416,9 @@ class Calls:
     def give_up(self, reason: AmpError) -> None:
         """Fail every question that is open; its late answer is dropped, and others may be asked."""
         for asked, future, _ in self._open.values():
-            _fail(asked, future, reason)
+            fail(asked, future, reason)
         for future, (asked, _, _) in [*(self._nested or {}).items(), *(self._waiting or {}).items()]:
-            _fail(asked, future, reason)
+            fail(asked, future, reason)
 
     def end(self, reason: AmpError) -> None:
         """Fail every question that has no answer, and every later one."""

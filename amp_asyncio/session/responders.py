@@ -55,6 +55,10 @@ _Tasks: TypeAlias = dict[asyncio.Task[None], tuple[Running, AmpBox, Responder, A
 _NO_TASKS: Final[_Tasks] = {}
 
 
+# What a conversation has before it begins.
+_NO_CONTEXT: Final = Context()
+
+
 class Responders:
     """The commands of one conversation that this side answers.
 
@@ -84,10 +88,9 @@ class Responders:
         "tasks",
     )
 
-    context: Context
-
     def __init__(self, session: Session) -> None:
         self._session = session
+        self.context = _NO_CONTEXT
         self.tasks = _NO_TASKS
         self._exempt = 0  # How many of them wait until the others are done.
         self.depth = 0
