@@ -582,9 +582,6 @@ def ending_places(end: type[BaseException]) -> dict[str, Callable[[], None]]:
     def fail(*given: Any, **arguments: Any) -> Any:
         raise end
 
-    async def later(*given: Any, **arguments: Any) -> Any:
-        raise end
-
     count = AmpBox(_command=b"Count", _ask=b"1", number=b"1").serialize()
 
     def started(cls: type[AMP], **methods: Any) -> tuple[AMP, Any]:
@@ -618,7 +615,64 @@ def ending_places(end: type[BaseException]) -> dict[str, Callable[[], None]]:
             AmpBox(_command=b"Echo", _ask=b"1", data=b"1").serialize()
         )
 
+    def decoded() -> None:
+        class Ending(String):
+            fromString = fail
+
+        class Asked(Command):
+            response = [(b"value", Ending())]
+
+        amp, _ = on_transport()
+        answer = amp.callRemote(Asked)
+        try:
+            amp.data_received(AmpBox(_answer=b"1", value=b"").serialize())
+        finally:
+            assert isinstance(answer.exception(), RuntimeError)
+
+    def encoded() -> None:
+        class Ending(String):
+            toString = fail
+
+        class Count(Command):
+            arguments = [(b"number", Integer())]
+            response = [(b"value", Ending())]
+
+        class Answering(AMP):
+            @Count.responder
+            def count(self, number: int) -> Any:
+                return {"value": b""}
+
+        on_transport(Answering)[0].data_received(count)
+
+    def waiting() -> None:
+        amp, _ = started(Math, sendBox=fail)
+        amp.pause_writing()
+        answer = amp.callRemote(Sum, a=1, b=1)
+        try:
+            amp.resume_writing()
+        finally:
+            assert isinstance(answer.exception(), RuntimeError)
+
+    def factory() -> None:
+        amp, _ = on_transport()
+        answer = amp.callRemote(SwitchTo, fail, name="x")
+        try:
+            amp.data_received(AmpBox(_answer=b"1").serialize())
+        finally:
+            assert isinstance(answer.exception(), RuntimeError)
+
+    def inner() -> None:
+        made = type("Ending", (asyncio.Protocol,), {"connection_made": fail})
+        amp, _ = on_transport()
+        amp.callRemote(SwitchTo, made, name="x")
+        amp.data_received(AmpBox(_answer=b"1").serialize())
+
     return {
+        "decoded": decoded,
+        "encoded": encoded,
+        "waiting": waiting,
+        "factory": factory,
+        "inner": inner,
         "plain": plain,
         "hook": hook,
         "made": made,

@@ -493,3 +493,24 @@ async def test_a_pair_is_made_of_memory_transports() -> None:
     async with both() as ends:
         assert isinstance(ends.one, MemoryTransport)
         assert ends.sender.transport is ends.one
+
+
+@pytest.mark.parametrize("method", ["data_received", "pause_writing"])
+def test_an_exit_ends_the_loop(method: str) -> None:
+    class Exiting(Recorder):
+        def data_received(self, data: bytes) -> None:
+            raise SystemExit
+
+        def pause_writing(self) -> None:
+            raise SystemExit
+
+    async def main() -> None:
+        one, other = memory_pair(Exiting(), Exiting(), lines=(Line(1), Line()))
+        if method == "pause_writing":
+            other.pause_reading()
+            one.set_write_buffer_limits(high=1)
+        one.write(bytes(10))
+        await other.wait_closed()
+
+    with pytest.raises(SystemExit):
+        asyncio.run(main())

@@ -568,3 +568,20 @@ async def test_there_is_no_tls() -> None:
         with pytest.raises(UnhandledCommand, match="TLS cannot be started over pipes"):
             await ours.callRemoteString(b"StartTLS")
         assert await ours.callRemote(Sum, a=13, b=81) == {"total": 94}
+
+
+@pytest.mark.parametrize("method", ["data_received", "eof_received"])
+def test_an_exit_ends_the_loop(method: str) -> None:
+    def exit_now(*data: bytes) -> None:
+        raise SystemExit
+
+    async def main() -> None:
+        protocol = Recorded()
+        setattr(protocol, method, exit_now)
+        async with piped(protocol) as (_, writes, _):
+            writes.write(b"data")
+            writes.close()
+            await protocol.lost()
+
+    with pytest.raises(SystemExit):
+        asyncio.run(main())
