@@ -14,12 +14,12 @@ from functools import partial
 from os import PathLike, fspath
 from ssl import SSLContext
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, overload
 
 from .amp import AMP
 from .errors import shortened
 from .limits import Limits
-from .serving import Acceptor, Server, close_in_time, leave_in_time
+from .serving import Acceptor, Server, close_in_time, leave_in_time, listening
 from .transports.adoption import AcceptingProtocol, connect_unix, refuse_descriptors
 
 __all__ = [
@@ -332,7 +332,7 @@ def serve(
     async def open_it() -> Server:
         listen = asyncio.get_running_loop().create_server
         acceptor = _acceptor(protocol_factory, ssl, limits, options)
-        listener = await listen(acceptor.accept, cast(Any, host), port, **options)
+        listener = await listening(listen, options, acceptor.accept, host, port)
         return Server(listener, acceptor)
 
     return Opening(_call("serve", protocol_factory, host, port), "server", open_it)
@@ -358,9 +358,10 @@ def unix_serve(
     async def open_it() -> Server:
         listen: Any = asyncio.get_running_loop().create_unix_server
         acceptor = _acceptor(protocol_factory, ssl, limits, options)
-        accept = acceptor.accept if ssl else lambda: AcceptingProtocol(acceptor.accept())
+        lines = acceptor.lines
+        accept = acceptor.accept if ssl else lambda: AcceptingProtocol(acceptor.accept(), lines)
         where = None if path is None else fspath(path)
-        listener = await listen(accept, where, **options)
+        listener: Any = await listening(listen, options, accept, where)
         if ssl is not None:
             for sock in listener.sockets:
                 refuse_descriptors(sock)

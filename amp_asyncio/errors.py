@@ -146,7 +146,10 @@ class BoxTooLong(TooLong):
     def __str__(self) -> str:
         limit, pairs, _ = self.args
         side = "local" if self.isLocal else "remote"
-        return f"{side} box too long: {pairs} pairs exceed max_box_size, the limit of {limit} bytes"
+        return (
+            f"{side} box too long: {pairs} pairs and elements of lists exceed max_box_size, "
+            f"the limit of {limit} bytes"
+        )
 
     __repr__ = __str__
 

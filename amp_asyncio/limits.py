@@ -20,19 +20,24 @@ class Limits:
         max_box_size: the most that a box may have, with `PAIR_OVERHEAD` more for each pair. A larger
             one that is received aborts the connection, with `TooLong`. A larger one that would be sent
             counts as a mistake, since the peer will have the same limits: for a question `callRemote`
-            raises `TooLong`, an answer fails as one that does not encode.
-        window: the most that unanswered questions may have, with `PAIR_OVERHEAD` more for each pair.
-            At the limit, later questions wait on our side. (A single larger one may go alone. Cancelled
-            ones do not count, and those of responders do not wait.)
+            raises `TooLong`, an answer fails as one that does not encode. What lists become counts as
+            well: each element of a `ListOf` and each value of an element of an `AmpList` counts as
+            another pair, and each such element as two, unless the list is short. A command that is
+            received with more than that is refused, and an answer fails with `TooLong`.
+        window: the most that unanswered questions may have, counted in the same way. At the limit,
+            later questions wait on our side. (A single larger one may go alone. Cancelled ones do not
+            count, and those of responders do not wait.)
         max_concurrent_responders: how many `async def` responders run at once. At the limit, later
             commands wait. One that waits for an answer of its own peer does not count meanwhile, since
             that answer may depend on a command that waits.
-        max_backlog: the most that waiting commands may have, counted as the window counts them. At the
-            limit, reading pauses until half of it is left. Also the most that the commands may have
-            whose responders wait for answers of the peer, and the most that may be written without the
-            transport having taken it; at either limit, no further command begins.
-        stall_timeout: how long commands may be held up by `max_backlog` without any progress before the
-            connection is aborted.
+        max_backlog: the most that waiting commands may have, with `PAIR_OVERHEAD` for each pair. At the
+            limit, reading pauses until half of it is left. Also the most that the commands of running
+            `async def` responders may have, counted as the window counts them; that those may have
+            whose responders wait for answers of the peer; and that may be written without the transport
+            having taken it. At each of these limits, no further command begins. At the last one, the
+            answers of `async def` responders wait, too.
+        stall_timeout: how long commands or answers may be held up by `max_backlog` without any progress
+            before the connection is aborted.
         idle_timeout: how long no complete box may arrive while no work is being done in either
             direction, before the connection is aborted; None for no limit.
         eof_timeout: how long a peer that closed its sending side is served: the connection is aborted

@@ -11,7 +11,9 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import Callable
+import os
+import socket
+from collections.abc import Awaitable, Callable
 from ssl import SSLContext
 from typing import Any, cast
 from weakref import WeakSet
@@ -21,12 +23,19 @@ from .composed import connection_of
 from .connection.connection import Connection
 from .connection.ending import close
 from .errors import ConnectionLost
+from .logs import Lines
 from .transports.cutting import cut, stop_listening
 from .transports.securing import secured
 
-__all__ = ["Acceptor", "Server", "close_in_time", "leave_in_time"]
+__all__ = ["Acceptor", "Server", "close_in_time", "leave_in_time", "listening"]
 
 logger = logging.getLogger("amp_asyncio")
+
+# How many connections may wait to be accepted, unless it is said: as in asyncio.
+_WAITING = 100
+
+# How many are accepted in one turn of the event loop.
+_AT_ONCE = 4
 
 # The arguments of a server that are about the handshake.
 _TLS_OPTIONS = ("ssl_handshake_timeout", "ssl_shutdown_timeout")
@@ -49,6 +58,7 @@ class Acceptor:
         connections: the connections of the objects that were made and still exist.
         shaking: the TLS handshakes that are under way.
         closed: whether what is accepted now is refused.
+        lines: writes the log lines that clients can cause by connecting.
     """
 
     def __init__(
@@ -67,6 +77,9 @@ class Acceptor:
         self.connections: WeakSet[Connection] = WeakSet()
         self.shaking: set[asyncio.Task[None]] = set()
         self.closed = False
+        self.lines = Lines()
+        # One client may open many connections, so their conversations have a limit together.
+        self._all_lines = Lines(at_once=200, per_second=20)
 
     def accept(self) -> asyncio.BaseProtocol:
         """Return the protocol for a connection that was accepted."""
@@ -77,12 +90,15 @@ class Acceptor:
     def make(self) -> asyncio.Protocol:
         """Return what is served, or a protocol that ends the connection."""
         if self.closed:
-            return _Refusal(None)
+            return _Refusal(None, self.lines)
         try:
             amp = self._factory()
-            self.connections.add(connection_of(amp))
+            connection = connection_of(amp)
+            connection.lines = self.lines
+            amp.__amp__.all_lines = self._all_lines
+            self.connections.add(connection)
         except Exception as error:
-            return _Refusal(error)
+            return _Refusal(error, self.lines)
         return amp
 
     def shake(self, transport: asyncio.Transport, kept: _Kept) -> None:
@@ -111,7 +127,7 @@ class Acceptor:
         except OSError as error:
             cut(transport)
             why = str(error) or type(error).__name__
-            logger.warning("the TLS handshake with %r failed: %s", peer, why)
+            self.lines.warning("the TLS handshake with %r failed: %s", peer, why)
         else:
             protocol = self.make()
             layer.set_protocol(protocol)
@@ -138,6 +154,25 @@ class Acceptor:
             shaking.cancel()
         for connection in list(self.connections):
             connection.abort()
+
+
+async def listening(
+    create: Callable[..., Awaitable[asyncio.AbstractServer]], options: dict[str, Any], *where: Any
+) -> asyncio.AbstractServer:
+    """Return what `create` listens with; it accepts a few connections in a turn of the event loop.
+
+    When the process is out of descriptors, asyncio would try as often as there may be connections that
+    wait, and log a traceback each time, before it pauses for a second.
+    """
+    waiting = options.get("backlog")
+    if not options.get("start_serving", True):
+        return await create(*where, **options)
+    listener = await create(*where, **{**options, "backlog": _AT_ONCE})
+    for each in getattr(listener, "sockets", ()):
+        # The same socket: as many may wait as before.
+        with socket.socket(fileno=os.dup(each.fileno())) as again:
+            again.listen(_WAITING if waiting is None else waiting)
+    return listener
 
 
 async def close_in_time(amp: AMP, timeout: float | None = 10.0) -> None:
@@ -210,13 +245,14 @@ class _Handshake(_Kept):
 class _Refusal(asyncio.Protocol):
     """Ends a connection for which nothing could be made, because of `error`, or of a closed server."""
 
-    def __init__(self, error: Exception | None) -> None:
+    def __init__(self, error: Exception | None, lines: Lines) -> None:
         self._error = error
+        self._lines = lines
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         if self._error is not None:
             peer = transport.get_extra_info("peername")
-            logger.error("no protocol could be made for %r", peer, exc_info=self._error)
+            self._lines.error("no protocol could be made for %r", peer, error=self._error)
         cut(cast(asyncio.Transport, transport))
 
 

@@ -218,7 +218,8 @@ async def test_a_hook_that_raises_is_logged(
         await client.wait_closed()
     assert hook in client.told
     failures = [record for record in caplog.records if f"{hook}() failed" in record.getMessage()]
-    assert len(failures) == client.told.count(hook)
+    told = client.told.count(hook)
+    assert min(told, 20) <= len(failures) <= told, "the peer chooses how often, so not all are logged"
     for record in failures:
         assert record.levelno == logging.ERROR
         assert record.exc_info is not None

@@ -61,6 +61,10 @@ class Argument:
     carries_descriptors = False
     #: Whether a value may use additional keys, which are the name, a dot and a number.
     in_pieces = False
+    #: Whether a value consists of many objects. The argument then has `elements_cost(inString, most)`,
+    #: which returns what these count against the limits beyond their bytes. It may stop at more than
+    #: `most`, and what does not parse need not be counted.
+    is_list = False
 
     def __init__(self, optional: bool = False) -> None:
         self.optional = optional

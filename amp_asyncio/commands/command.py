@@ -13,11 +13,11 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from ..errors import shortened
+from ..errors import TooLong, shortened
 from ..wire.boxes import ANSWER, ASK, Box
 from .arguments import Argument
 from .definitions import PROTOCOL_ERRORS, Definition
-from .exchange import schema_for
+from .exchange import drop, schema_for
 from .schemas import Schema, wire_name
 from .templates import Template
 
@@ -184,7 +184,14 @@ class Command(metaclass=CommandType):
         """Ask this question of the peer of `proto`, and return the future of its answer."""
         session = session_of(proto)
         box = self.makeArguments(self.structured, proto)
-        return session.calls.ask(self.commandName, box, self.__amp__ if self.requiresAnswer else None)
+        definition = self.__amp__
+        try:
+            in_lists = definition.arguments.in_lists(box, session.limits.max_box_size)
+        except TooLong:
+            drop(box)
+            raise
+        asked = definition if self.requiresAnswer else None
+        return session.calls.ask(self.commandName, box, asked, in_lists)
 
 
 Command.__amp__ = Definition(Command, Schema([], "Command"), Schema([], "the answer to Command"))

@@ -124,6 +124,8 @@ class Definition(ByName):
             self.response.discard(box, session.owner)
             return
         try:
+            if self.response.in_lists(box, session.limits.max_box_size, isLocal=False):
+                session.end_turn()
             answer = self._command.parseResponse(box, session.owner)
         except ENDING:
             raise

@@ -1,23 +1,41 @@
-"""Lists: arguments that are made of others, ListOf and AmpList."""
+"""Lists: arguments that have many values in one.
+
+A list of a few bytes may become many objects, so what a long one becomes counts against the limits as
+well as its bytes. Both sides count the same, from the bytes alone: see `Schema.in_lists`.
+"""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..errors import TooLong
 from ..wire.boxes import MAX_VALUE_LENGTH, AmpBox
-from ..wire.parser import parseString
+from ..wire.costs import PAIR_OVERHEAD
+from ..wire.parser import boxes_in
 from .arguments import Argument
 from .schemas import Schema
 
 __all__ = ["AmpList", "ListOf"]
 
 
+# What the elements of a list may count at most, for the list not to be counted at all: most lists are
+# short, and to count them takes a tenth of the time that it takes to read them.
+_FREE = 32 * 1024
+
+
+def _is_read_as(argument: Argument, base: type[Argument]) -> bool:
+    """Return whether `argument` reads its values as `base` does: then its elements can be counted."""
+    hooks = ("fromBox", "fromStringProto", "fromString")
+    return all(getattr(type(argument), hook) is getattr(base, hook) for hook in hooks)
+
+
 class ListOf(Argument):
     """A list of values of one type, each after its 2-byte length, all in one value.
 
-    Each element has at most 65,535 bytes, and in AMP version 1 so does the whole list.
+    Each element has at most 65,535 bytes, and in AMP version 1 so does the whole list. In addition to
+    its bytes, each element counts 128 bytes towards `Limits.max_box_size`.
     """
 
     def __init__(self, elementType: Argument, optional: bool = False) -> None:
@@ -26,6 +44,10 @@ class ListOf(Argument):
             raise TypeError(f"a ListOf needs an Argument instance, not {elementType!r}")
         self.elementType = elementType
         self.carries_descriptors = getattr(elementType, "carries_descriptors", False)
+        self.is_list = _is_read_as(self, ListOf)
+        self._inner: Any = elementType if getattr(elementType, "is_list", False) else None
+        # An element has at least its length.
+        self._short = 0 if self._inner is not None else 2 * _FREE // PAIR_OVERHEAD
 
     def __repr__(self) -> str:
         return self._described(self.elementType)
@@ -54,6 +76,20 @@ class ListOf(Argument):
             values.append(self.elementType.fromStringProto(inString[start:position], proto))
         return values
 
+    def elements_cost(self, inString: bytes, most: int) -> int:
+        if len(inString) <= self._short:
+            return 0
+        inner = self._inner
+        cost = position = 0
+        last = len(inString) - 2
+        while position <= last and cost <= most:
+            start = position + 2
+            position = start + (inString[position] << 8 | inString[position + 1])
+            cost += PAIR_OVERHEAD
+            if inner is not None:
+                cost += inner.elements_cost(inString[start:position], most - cost)
+        return cost
+
     def toString(self, inObject: Iterable[Any]) -> bytes:
         return self.toStringProto(inObject, None)
 
@@ -65,7 +101,9 @@ class AmpList(Argument):
     """A list of dictionaries, each in its own box, all in one value.
 
     In AMP version 1, the whole list has at most 65,535 bytes. `subargs` is a list of pairs of a name
-    and an `Argument`, like a command's `arguments`, and is checked in the same way.
+    and an `Argument`, like a command's `arguments`, and is checked in the same way. In addition to the
+    bytes, each dictionary counts 256 bytes towards `Limits.max_box_size`, and each of its values, sent
+    or not, 128.
     """
 
     def __init__(self, subargs: Iterable[tuple[bytes | str, Argument]], optional: bool = False) -> None:
@@ -75,6 +113,14 @@ class AmpList(Argument):
         self.carries_descriptors = any(
             getattr(argument, "carries_descriptors", False) for _, argument in self.subargs
         )
+        self.is_list = _is_read_as(self, AmpList)
+        self._nested = dict(self._schema.lists)
+        self._each = PAIR_OVERHEAD * (2 + len(self.subargs))
+        # An element has at least its end, and the keys and the lengths of what cannot be left out.
+        least = 2 + sum(
+            4 + len(name) for name, each in self.subargs if not getattr(each, "optional", False)
+        )
+        self._short = 0 if self._nested else least * (_FREE // self._each)
 
     def __repr__(self) -> str:
         return self._described(self.subargs)
@@ -88,7 +134,29 @@ class AmpList(Argument):
         return b"".join([box.serialize() for box in boxes])
 
     def fromStringProto(self, inString: bytes, proto: Any) -> list[dict[str, Any]]:
-        return [self._schema.decode(box, proto) for box in parseString(inString)]
+        return [self._schema.decode(box, proto) for box in boxes_in(inString)]
+
+    def elements_cost(self, inString: bytes, most: int) -> int:
+        if len(inString) <= self._short:
+            return 0
+        nested = self._nested
+        cost = position = 0
+        with contextlib.suppress(IndexError):  # It ends in the middle of a box, and will not parse.
+            # Without making boxes of it, which is what costs time and memory.
+            while cost <= most:
+                key_end = position + 2 + inString[position + 1]
+                if key_end == position + 2:
+                    cost += self._each
+                    position = key_end
+                    continue
+                value_end = key_end + 2 + (inString[key_end] << 8 | inString[key_end + 1])
+                if nested:
+                    inner = nested.get(inString[position + 2 : key_end])
+                    if inner is not None:
+                        value = inString[key_end + 2 : value_end]
+                        cost += inner.elements_cost(value, most - cost)
+                position = value_end
+        return cost
 
     def toString(self, inObject: Iterable[Mapping[str, Any]]) -> bytes:
         return self.toStringProto(inObject, None)

@@ -7,11 +7,13 @@ of the argument.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Collection, Container, Iterable, Mapping, Set
 from typing import Any, TypeAlias, TypeVar
 
-from ..errors import InvalidSignature, MalformedAmpBox, cut, shortened
+from ..errors import BoxTooLong, InvalidSignature, MalformedAmpBox, cut, shortened
 from ..wire.boxes import ANSWER, ASK, COMMAND, ERROR, MAX_KEY_LENGTH, AmpBox
+from ..wire.costs import PAIR_OVERHEAD, box_cost
 
 __all__ = ["PYTHON_KEYWORDS", "Schema", "python_name", "wire_name"]
 
@@ -65,6 +67,7 @@ class Schema:
     Attributes:
         pairs: the names, as bytes, and the arguments.
         names: the names in Python, in the same order.
+        lists: those of the pairs whose values consist of many: what these become counts as well.
         codecs: for each argument its name on the wire, its name in Python, whether it is optional, its
             `toString` and its `fromString`. None if an argument overrides a hook above these two, or
             does not derive from `Argument`: then `toBox` and `fromBox` of all arguments are called.
@@ -74,7 +77,7 @@ class Schema:
     (see `large.py`); or a value that is not an `Argument`.
     """
 
-    __slots__ = ("_names", "_required", "_what", "codecs", "names", "pairs")
+    __slots__ = ("_names", "_required", "_what", "codecs", "lists", "names", "pairs")
 
     def __init__(
         self,
@@ -130,6 +133,7 @@ class Schema:
                     if other.startswith(name + b".") and other[len(name) + 1 :].isdigit():
                         raise ValueError(f"{what}: {other!r} is a piece of the large value {name!r}")
         self.names = tuple(names)
+        self.lists = [pair for pair in self.pairs if getattr(pair[1], "is_list", False)]
         self._names = frozenset(names)
         self._required = frozenset(required)
 
@@ -217,6 +221,21 @@ class Schema:
                 problem = f"{name!r}: {cut(str(error))}"
             raise MalformedAmpBox(f"{self._what}: {problem}") from error
         return objects
+
+    def in_lists(self, strings: Mapping[bytes, bytes], most: int | None, isLocal: bool = True) -> int:
+        """Return what the elements of the lists in a box count in addition to its pairs.
+
+        Raises `BoxTooLong` if box and elements together count more than `most`.
+        """
+        if not self.lists:
+            return 0
+        room = sys.maxsize if most is None else most - box_cost(strings)
+        cost = 0
+        for name, argument in self.lists:
+            cost += argument.elements_cost(strings.get(name, b""), room - cost)
+        if cost > room:
+            raise BoxTooLong(most or 0, len(strings) + cost // PAIR_OVERHEAD, isLocal)
+        return cost
 
     def discard(self, strings: Mapping[bytes, bytes], proto: Any) -> None:
         """Dispose of a box whose values nobody needs; a schema with descriptors closes them here."""

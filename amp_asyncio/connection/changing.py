@@ -60,7 +60,7 @@ def secure(connection: Connection, terms: TLSTerms, done: Callable[[Exception | 
             # Whether asyncio tells a protocol of the loss depends on how far the handshake was.
             transport = connection.transport
             connection.error = connection.error or failure
-            logger.warning("%r: closing the connection: %s", connection, failure)
+            connection.lines.warning("%r: closing the connection: %s", connection, failure)
             connection.lose(failure)
             if transport is not None:
                 # Closing would wait for a peer that does not read.

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import AmpError, ConnectionLost
 from ..limits import Limits
+from ..logs import Lines
 from ..session.life import Event, Pause, State, following
 from ..session.outbox import Outbox
 from ..session.receivers import Receiver
@@ -49,6 +50,7 @@ class Connection(asyncio.BufferedProtocol):
         inner: the protocol that the transport was handed over to, or None.
         host_certificate: what this side presented when StartTLS was done, or None.
         limits: how much it may take.
+        lines: writes the log lines that the peer can cause; a server's connections share it.
         where: the addresses of both ends, which the transport forgets before its loss is logged.
         buffer: where the transport puts what it has read.
         adopts: whether the owner may put another transport in place of the one that it was given.
@@ -76,6 +78,7 @@ class Connection(asyncio.BufferedProtocol):
         "inner",
         "intercepts",
         "limits",
+        "lines",
         "loop",
         "outbox",
         "owner",
@@ -99,6 +102,7 @@ class Connection(asyncio.BufferedProtocol):
         self.outbox = Outbox()
         self.inbox = Inbox(self)
         self.limits = _NO_LIMITS
+        self.lines = Lines()
         self.transport: asyncio.Transport | None = None
         self.inner: asyncio.BaseProtocol | None = None
         self.host_certificate: PrivateCertificate | None = None
@@ -137,15 +141,12 @@ class Connection(asyncio.BufferedProtocol):
             self.inbox.receive(data)
 
     def pause_reading(self, reason: Pause) -> None:
-        """Give out no box after the one that was given out last."""
         self.inbox.pause(reason)
 
     def resume_reading(self, reason: Pause) -> None:
-        """Take a reason to pause back; after the last one, go on with the bytes after that box."""
         self.inbox.resume(reason)
 
     def read(self, go_on: bool) -> None:
-        """Have the transport read, or not."""
         transport = self.transport
         if transport is None or transport.is_closing() or transport.is_reading() is go_on:
             return
@@ -249,7 +250,6 @@ class Connection(asyncio.BufferedProtocol):
         changing.secure(self, terms, done)
 
     def switch(self, inner: asyncio.BaseProtocol) -> None:
-        """Hand the transport, and the bytes after the last box, to `inner`."""
         changing.switch(self, inner)
 
     # --- the peer's end ---
@@ -348,7 +348,7 @@ class Connection(asyncio.BufferedProtocol):
         """Abort the connection because of `error`."""
         if self.state not in _ENDED:
             self.error = error
-            logger.warning("%r: aborting the connection: %s", self, error)
+            self.lines.warning("%r: aborting the connection: %s", self, error)
             self.abort()
 
     def is_busy(self) -> bool:

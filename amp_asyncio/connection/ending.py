@@ -197,7 +197,7 @@ def _boxes_ended(connection: Connection) -> None:
     """Go on after the last box: nothing but the end of the stream is left."""
     if connection.inbox.in_box and connection.error is None:
         connection.error = MalformedAmpBox("the peer ended the connection in the middle of a box")
-        logger.warning("%r: %s", connection, connection.error)
+        connection.lines.warning("%r: %s", connection, connection.error)
     if connection.peer_end is not None and connection.state is State.OPEN:
         why = f": {connection.error}" if connection.error else ""
         reason = ConnectionLost(f"the peer closed its side of the connection{why}")

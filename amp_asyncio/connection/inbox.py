@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from time import perf_counter
 from typing import TYPE_CHECKING, Final
 
 from ..commands.definitions import ENDING, raisable
@@ -34,6 +35,10 @@ logger = logging.getLogger("amp_asyncio")
 # while we work on the later commands, which makes the two 1.5 times as fast with 100 calls in flight.
 _QUOTA = 64
 
+# How many seconds they may take together: what one of them costs is up to the peer. In one read event,
+# uvloop may bring many pieces of the stream, each with fewer boxes than that.
+_SHARE = 0.004
+
 _NONE: Final[frozenset[Pause]] = frozenset()
 _OVER: Final[frozenset[Pause]] = frozenset((Pause.OVER,))
 _PASSING: Final[frozenset[Pause]] = frozenset((Pause.TURN, Pause.BACKLOG))
@@ -50,6 +55,7 @@ class Inbox:
 
     __slots__ = (
         "_afterwards",
+        "_began",
         "_connection",
         "_draining",
         "_log_as",
@@ -69,6 +75,7 @@ class Inbox:
         self._log_as: object = None
         # Whether the transport is gone, so that only the next turn can take back a reason to pause.
         self._draining = False
+        self._began = 0.0  # When the boxes of this turn of the loop were begun to be given out.
         # What is to be done when all boxes that came were given out.
         self._afterwards: Callable[[], None] | None = None
         self._turn_over: asyncio.Event | None = None  # Made when somebody waits for that.
@@ -90,24 +97,28 @@ class Inbox:
         """Give out boxes until there is no complete one, or there is a reason to pause."""
         connection, next_box = self._connection, self._parser.next_box
         outbox, receive = connection.outbox, connection.receiver.receive
-        quota = _QUOTA
+        quota, log_as = _QUOTA, self._log_as
+        if (now := perf_counter()) - self._began > _SHARE:
+            self._began = now
+        turn_ends = self._began + _SHARE
         outbox.reading = True
         try:
             while not self.pauses and (box := next_box()) is not None:
-                if self._log_as is not None:
-                    logger.debug("%r: received %s", self._log_as, shortened(dict(box)))
+                if log_as is not None:
+                    logger.debug("%r: received %s", log_as, shortened(dict(box)))
                 receive(box)
                 quota -= 1
-                if not quota and not self.pauses:
-                    # The other connections' turn; this one goes on after them.
-                    self.pause(Pause.TURN)
-                    connection.loop.call_soon(self.resume, Pause.TURN)
+                # To look at the clock for each box would cost one of a hundred calls.
+                if not quota & 3 and not self.pauses and (not quota or perf_counter() > turn_ends):
+                    self._rest()
+            if quota & 3 and not self.pauses and perf_counter() > turn_ends:
+                self._rest()
         except AmpError as error:
             # Without its traceback, which would keep the parser, and all that it holds, alive.
             connection.give_up(error.with_traceback(None))
         except BaseException as error:
-            # Nobody is cancelled here: a CancelledError is that of some future that was looked at.
-            logger.exception("%r: a box could not be taken", connection)
+            # No task is cancelled here: a CancelledError is that of some future that was looked at.
+            connection.lines.error("%r: a box could not be taken", connection, error=error)
             connection.give_up(raisable(error).with_traceback(None))
             if isinstance(error, ENDING):
                 raise
@@ -123,6 +134,11 @@ class Inbox:
             if drained or not self.pauses:
                 afterwards, self._afterwards = self._afterwards, None
                 afterwards()
+
+    def _rest(self) -> None:
+        """Leave the rest of this turn to the other connections, and go on after them."""
+        self.pause(Pause.TURN)
+        self._connection.loop.call_soon(self.resume, Pause.TURN)
 
     def receive_descriptor(self, descriptor: int) -> None:
         """Keep a descriptor for the box that will name it.

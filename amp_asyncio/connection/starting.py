@@ -79,7 +79,7 @@ def begin(connection: Connection, transport: asyncio.BaseTransport, receiver: Re
         connection.outbox.open(given, connection.loop.call_soon)
         receiver.start(connection.owner, connection)
     except BaseException as error:
-        logger.exception("%r cannot be started", connection)
+        connection.lines.error("%r cannot be started", connection, error=error)
         connection.error = raisable(error)
         connection.abort()
         if isinstance(error, ENDING):
@@ -115,8 +115,8 @@ def hook(connection: Connection, name: str, *arguments: Any) -> None:
             getattr(connection.owner, name)(*arguments)
         except ENDING:
             raise
-        except BaseException:
-            logger.exception("%r: %s() failed", connection, name)
+        except BaseException as error:
+            connection.lines.error("%r: %s() failed", connection, name, error=error)
 
 
 def call_override(
@@ -127,7 +127,7 @@ def call_override(
     try:
         override(connection.owner, transport)
     except BaseException as error:
-        logger.exception("%r: connection_made() failed", connection)
+        connection.lines.error("%r: connection_made() failed", connection, error=error)
         connection.give_up(raisable(error))
         if isinstance(error, ENDING):
             raise

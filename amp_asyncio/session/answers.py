@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ..commands.definitions import ENDING, raisable
 from ..commands.exchange import drop
 from ..errors import BadLocalReturn, ConnectionLost, ProtocolSwitched, TooLong, shortened
-from ..wire.boxes import ANSWER, ASK, AmpBox
+from ..wire.boxes import ANSWER, AmpBox
 from .changes import ChangeBox
 from .locators import MethodResponder, Responder
 from .outlets import changeable
@@ -22,9 +22,10 @@ __all__ = ["answer", "refuse"]
 logger = logging.getLogger("amp_asyncio")
 
 
-def answer(session: Session, box: AmpBox, responder: Responder, objects: Any) -> None:
-    """Send what `responder` has returned for the command in `box`, if it asked for an answer."""
-    tag = box.get(ASK)
+def answer(
+    session: Session, command: bytes, tag: bytes | None, responder: Responder, objects: Any
+) -> None:
+    """Send what `responder` has returned for `command`, if that asked for an answer, with its tag."""
     try:
         if not isinstance(responder, MethodResponder):
             reply = _checked(responder, objects)
@@ -39,7 +40,7 @@ def answer(session: Session, box: AmpBox, responder: Responder, objects: Any) ->
                 session.outbox.send(data)
             return
         else:
-            reply = responder.box(objects)
+            reply = responder.box(objects, session.limits.max_box_size)
         if tag is None:
             drop(reply)
         else:
@@ -48,21 +49,23 @@ def answer(session: Session, box: AmpBox, responder: Responder, objects: Any) ->
     except (ConnectionLost, ProtocolSwitched) as error:
         logger.debug("%r: an answer was dropped: %s", session, error)
     except BaseException as error:
-        refuse(session, box, error)
+        refuse(session, command, tag, responder, error)
         if isinstance(error, ENDING):
             raise
         return
-    session.responders.settle(box)
+    session.responders.settle(responder)
 
 
-def refuse(session: Session, box: AmpBox, error: BaseException) -> None:
-    """Say that the command in `box` failed: to the peer, and to the log if it is our fault."""
+def refuse(
+    session: Session, command: bytes, tag: bytes | None, responder: Responder, error: BaseException
+) -> None:
+    """Say that a command failed: to the peer, and to the log if it is our fault."""
     try:
-        reply, fatal = refusal(session, box, error)
+        reply, fatal = refusal(session, command, tag, error)
     except Exception as broken:  # A subclass of `RemoteAmpError` may lack what makes one.
-        reply, fatal = refusal(session, box, broken)
+        reply, fatal = refusal(session, command, tag, broken)
     try:
-        if ASK in box:
+        if tag is not None:
             _send(session, reply)
         elif fatal:
             session.outlet.finish_writing()
@@ -71,11 +74,11 @@ def refuse(session: Session, box: AmpBox, error: BaseException) -> None:
     except BaseException as broken:
         # Nothing else can tell the peer, which would wait for ever.
         if not isinstance(broken, TooLong):
-            logger.exception("%r: an error could not be sent", session)
+            session.lines.error("%r: an error could not be sent", session, error=broken)
         session.outlet.give_up(raisable(broken).with_traceback(None))
         if isinstance(broken, ENDING):
             raise
-    session.responders.settle(box)
+    session.responders.settle(responder)
 
 
 def _send(session: Session, reply: AmpBox) -> None:

@@ -12,7 +12,6 @@ one, which the window does not hold up: the peer's answers that make room in it 
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -46,8 +45,6 @@ if TYPE_CHECKING:
     from .session import Session
 
 __all__ = ["Calls"]
-
-logger = logging.getLogger("amp_asyncio")
 
 _AnyFuture: TypeAlias = asyncio.Future[Any]
 # What takes the answer. None for a command that wants no answer.
@@ -184,8 +181,10 @@ class Calls:
             responders.asked(future)
         return future
 
-    def ask(self, name: bytes, box: AmpBox, asked: _Asked) -> _AnyFuture:
+    def ask(self, name: bytes, box: AmpBox, asked: _Asked, in_lists: int = 0) -> _AnyFuture:
         """Ask for the command `name` with `box`; `asked` takes the answer, None for none.
+
+        `in_lists` is what the elements of its lists count.
 
         What is wrong with the box is raised at once, and nothing is sent. Everything else is for the
         future to say.
@@ -200,7 +199,7 @@ class Calls:
             drop(box)
             fail(asked, future, refusal)
             return future
-        size = box_cost(box) + _TAG_COST
+        size = box_cost(box) + in_lists + _TAG_COST
         nested = session.responders.is_inside()
         if not self._waiting and not self._may_send(size, nested):
             self._free_window()
@@ -389,7 +388,8 @@ class Calls:
         code = box[ERROR_CODE]
         if code == UNKNOWN_ERROR_CODE and "reference" in description:
             # The peer's log has the rest, under the same reference.
-            logger.warning("%r: a question failed: %s", self._session, shortened(description))
+            message = "%r: a question failed: %s"
+            self._session.lines.warning(message, self._session, shortened(description))
         try:
             asked.failed(RemoteAmpError(code, description), self._session, future)
         except BaseException as error:

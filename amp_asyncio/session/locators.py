@@ -14,7 +14,15 @@ from typing import Any, ClassVar, Protocol, TypeAlias
 
 from ..commands.command import Command
 from ..commands.definitions import alone
-from ..errors import BadArguments, BadLocalReturn, MalformedAmpBox, RemoteAmpError, text_of
+from ..commands.exchange import DescriptorSchema, drop
+from ..errors import (
+    BadArguments,
+    BadLocalReturn,
+    MalformedAmpBox,
+    RemoteAmpError,
+    TooLong,
+    text_of,
+)
 from ..wire.boxes import AmpBox, Box
 from .ported import OF_LOCATORS, warn_of_overrides
 
@@ -24,6 +32,7 @@ __all__ = [
     "Responder",
     "ResponderLocator",
     "SimpleStringLocator",
+    "can_wait",
     "is_awaitable",
     "may_claim",
 ]
@@ -97,12 +106,17 @@ class MethodResponder:
     It can be called as a `Responder`, from box to box. The session calls its steps one by one instead:
     then an `async def` method needs no second coroutine around it, and an answer that can be written
     at once needs no box.
+
+    Attributes:
+        command: the command that the method answers.
+        changes_connection: whether the bytes after the command may not be AMP.
     """
 
-    __slots__ = ("_command", "_method", "_proto")
+    __slots__ = ("_method", "_proto", "changes_connection", "command")
 
     def __init__(self, command: type[Command], method: Callable[..., Any], proto: Any) -> None:
-        self._command = command
+        self.command = command
+        self.changes_connection = command.responseType is not Box
         self._method = method
         self._proto = proto
 
@@ -121,19 +135,14 @@ class MethodResponder:
         return self.box(objects)
 
     @property
-    def changes_connection(self) -> bool:
-        """Whether the bytes after the command may not be AMP."""
-        return self._command.responseType is not Box
-
-    @property
     def cancellable(self) -> bool | None:
         """What the command says about it; see `Command.cancellable`."""
-        return self._command.cancellable
+        return self.command.cancellable
 
     def begin(self, box: AmpBox) -> Any:
         """Call the method with the arguments in `box`, and return what it returns."""
         try:
-            arguments = self._command.parseArguments(box, self._proto)
+            arguments = self.command.parseArguments(box, self._proto)
         except MalformedAmpBox as error:
             raise BadArguments(*error.args) from error
         try:
@@ -150,7 +159,7 @@ class MethodResponder:
         If several classes fit, the most derived one counts. An exception group that is not declared
         itself counts as the error in it, if it has only one: so a `TaskGroup` wraps it.
         """
-        command = self._command
+        command = self.command
         for candidate in (error, alone(error)):
             for kind in type(candidate).__mro__:
                 if kind in command.allErrors:
@@ -163,19 +172,40 @@ class MethodResponder:
 
         `room` is as in `Template.fill`.
         """
-        template = self._command.__amp__.response_template
+        template = self.command.__amp__.response_template
         return None if template is None else template.fill(tag, objects, room)
 
-    def box(self, objects: Any) -> AmpBox:
-        """Return the box of the answer `objects`."""
-        answer: Any = {} if objects is None and not self._command.response else objects
+    def in_lists(self, box: AmpBox, most: int) -> int:
+        """Return what the lists in a command count; `BoxTooLong` for one of more than `most`."""
+        return self.command.__amp__.arguments.in_lists(box, most, isLocal=False)
+
+    def box(self, objects: Any, most: int | None = None) -> AmpBox:
+        """Return the box of the answer `objects`; `BoxTooLong` for one of more than `most`."""
+        answer: Any = {} if objects is None and not self.command.response else objects
         try:
-            return self._command.makeResponse(answer, self._proto)
+            box = self.command.makeResponse(answer, self._proto)
+            try:
+                self.command.__amp__.response.in_lists(box, most)
+            except TooLong:
+                drop(box)
+                raise
+            return box
         except Exception as error:
             name = getattr(self._method, "__qualname__", repr(self._method))
             raise BadLocalReturn(
-                f"{name} returned {objects!r}, which does not answer {self._command.__name__}", error
+                f"{name} returned {objects!r}, which does not answer {self.command.__name__}", error
             ) from error
+
+
+def can_wait(responder: Responder) -> bool:
+    """Return whether what `responder` returned may wait before it becomes a box.
+
+    Its descriptors may not: whoever returned them may close them now.
+    """
+    return not (
+        isinstance(responder, MethodResponder)
+        and isinstance(responder.command.__amp__.response, DescriptorSchema)
+    )
 
 
 def is_awaitable(answer: Any) -> bool:

@@ -245,6 +245,7 @@ class Outbox:
         self._locked = False
         self._carries = hasattr(self._transport, "send_descriptor")
         self.flush()
+        self._wake()
 
     # --- the transport's buffer ---
 
@@ -260,6 +261,16 @@ class Outbox:
         descriptors = _DESCRIPTOR_COST * waiting() if waiting else 0
         return self.size + descriptors + int(transport.get_write_buffer_size())
 
+    def is_full(self, most: int) -> bool:
+        """Return whether `most` bytes or more wait, and may be fewer later."""
+        waits = self.congested or self._locked
+        return waits and self.closed is None and self.unsent() >= most
+
+    async def room_below(self, most: int) -> None:
+        """Wait until that is not so any more."""
+        while self.is_full(most):
+            await self._change()
+
     def relieve(self) -> None:
         """The transport takes more."""
         self.congested = False
@@ -274,10 +285,13 @@ class Outbox:
     async def room(self) -> None:
         """Wait until the transport takes more, or never will."""
         while self.congested and self.closed is None:
-            if self._drained is None:
-                self._drained = asyncio.Event()
-            self._drained.clear()
-            await self._drained.wait()
+            await self._change()
+
+    async def _change(self) -> None:
+        if self._drained is None:
+            self._drained = asyncio.Event()
+        self._drained.clear()
+        await self._drained.wait()
 
     def _wake(self) -> None:
         if self._drained is not None:

@@ -7,21 +7,21 @@ here, and the peer gets no detail of it but a reference that leads to the log.
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
+from traceback import clear_frames
 from typing import TYPE_CHECKING, Any
 
 from ..commands.definitions import alone
 from ..errors import (
     BadArguments,
     ConnectionLost,
+    OnlyOneTLS,
     RemoteAmpError,
     UnknownRemoteError,
     shortened,
     text_of,
 )
 from ..wire.boxes import (
-    ASK,
     COMMAND,
     ERROR,
     ERROR_CODE,
@@ -40,20 +40,25 @@ if TYPE_CHECKING:
 
 __all__ = ["failing", "is_loss", "refusal", "unhandled"]
 
-logger = logging.getLogger("amp_asyncio")
-
 # By how much an error with an empty text counts more than its bytes: the lengths of three pairs, and of
 # one piece more of each.
 _DESCRIPTION_COST = PAIR_OVERHEAD + len(ERROR_DESCRIPTION) + 3 * 6 + 2
 
 
-def unhandled(command: bytes) -> RemoteAmpError:
-    """Return the error for a command without a responder."""
-    return RemoteAmpError(UNHANDLED_ERROR_CODE, f"Unhandled Command: {shortened(command)}")
+def unhandled(box: AmpBox) -> AmpBox:
+    """Refuse a command for which there is no responder.
+
+    The error is made when it is the command's turn: a thousand of them may wait.
+    """
+    text = f"Unhandled Command: {shortened(box[COMMAND])}"
+    raise RemoteAmpError(UNHANDLED_ERROR_CODE, text)
 
 
 def failing(error: BaseException) -> Responder:
-    """Return a responder that raises `error`."""
+    """Return a responder that raises `error`, which a locator has raised."""
+    # Without the frame that called the locator, and what was in the others: the command may wait.
+    error.__traceback__ = error.__traceback__ and error.__traceback__.tb_next
+    clear_frames(error.__traceback__)
 
     def fail(box: AmpBox) -> AmpBox:
         raise error
@@ -69,37 +74,47 @@ def is_loss(error: BaseException) -> bool:
     return isinstance(error, kinds)
 
 
-def refusal(session: Session, box: AmpBox, error: BaseException) -> tuple[AmpBox, bool]:
-    """Return the box that says that the command in `box` failed, and whether the connection ends.
+def refusal(
+    session: Session, command: bytes, tag: bytes | None, error: BaseException
+) -> tuple[AmpBox, bool]:
+    """Return the box that says that a command failed, and whether the connection ends.
 
     What is this side's own fault is logged.
     """
-    code, description, fatal = _verdict(session, box, error)
+    code, description, fatal = _verdict(session, command, tag, error)
     reply = QuitBox() if fatal else AmpBox()
-    reply[ERROR], reply[ERROR_CODE] = box.get(ASK, b""), _as_value(code)
+    reply[ERROR], reply[ERROR_CODE] = tag or b"", _as_value(code)
     # The text is cut to what there is room for: its length is not worth the connection.
     room = session.limits.max_box_size - box_cost(reply) - _DESCRIPTION_COST
     reply[ERROR_DESCRIPTION] = _as_value(description, room)
     return reply, fatal
 
 
-def _verdict(session: Session, box: AmpBox, error: BaseException) -> tuple[bytes, Any, bool]:
+def _verdict(
+    session: Session, command: bytes, tag: bytes | None, error: BaseException
+) -> tuple[bytes, Any, bool]:
     """Return the code and the text for the peer, and whether the connection ends."""
-    command = shortened(box[COMMAND])
+    name = shortened(command)
     only = alone(error)
     if isinstance(only, RemoteAmpError) and not isinstance(only, UnknownRemoteError):
-        if ASK not in box:
-            text = shortened(text_of(only))
-            logger.warning("%r: %s failed, and wanted no answer: %s", session, command, text)
+        if tag is None:
+            message = "%r: %s failed, and wanted no answer: %s"
+            session.lines.warning(message, session, name, only)
         return only.errorCode, only.description, only.fatal
     if isinstance(error, BadArguments):
-        logger.warning("%r: %s", session, error)
+        session.lines.warning("%r: %s", session, error)
+        return UNKNOWN_ERROR_CODE, "Unknown Error", session.close_on_unknown_error
+    if isinstance(error, OnlyOneTLS):
+        session.lines.warning("%r: %s was refused: %s", session, name, error)
+        return UNKNOWN_ERROR_CODE, "Unknown Error", session.close_on_unknown_error
+    if isinstance(error, ConnectionLost) and session.calls.over is not None:
+        # The peer hung up, at least on its side, while a responder asked it something.
+        session.lines.warning("%r: the responder of %s gave up: %s", session, name, error)
         return UNKNOWN_ERROR_CODE, "Unknown Error", session.close_on_unknown_error
     # The peer gets this and no more: it leads from the log of either side to that of the other.
     reference = os.urandom(4).hex()
-    logger.error(
-        "%r: the responder of %s failed (reference %s)", session, command, reference, exc_info=error
-    )
+    message = "%r: the responder of %s failed (reference %s)"
+    session.lines.error(message, session, name, reference, error=error)
     description = f"Unknown Error (reference {reference})"
     return UNKNOWN_ERROR_CODE, description, session.close_on_unknown_error
 

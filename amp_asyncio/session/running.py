@@ -14,9 +14,6 @@ from enum import Enum
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from ..wire.boxes import AmpBox
-from ..wire.costs import box_cost
-
 if TYPE_CHECKING:
     from .responders import Responders
 
@@ -38,21 +35,27 @@ RUNNING: Final[Literal[Status.RUNNING]] = Status.RUNNING
 
 
 class Running:
-    """An `async def` responder of `responders` for the command in `box`, from its beginning to its end.
+    """An `async def` responder of `responders`, from its beginning to its end.
 
     Attributes:
+        command: the name of the command that it answers.
+        tag: the tag of its answer; None if none is wanted.
+        size: what the command counts while it is in memory.
         status: what it is at the moment.
         asking: how many of its questions are open.
-        suspended: what it counts while it waits for the answers to them; 0 if it runs.
+        suspended: whether it waits for the answers to them.
     """
 
-    __slots__ = ("asking", "box", "responders", "status", "suspended")
+    __slots__ = ("asking", "command", "responders", "size", "status", "suspended", "tag")
 
-    def __init__(self, responders: Responders, box: AmpBox) -> None:
+    def __init__(self, responders: Responders, command: bytes, tag: bytes | None, size: int) -> None:
         self.responders = responders
-        self.box = box
+        self.command = command
+        self.tag = tag
+        self.size = size
         self.status: Status = RUNNING
-        self.asking = self.suspended = 0
+        self.asking = 0
+        self.suspended = False
 
     def end(self) -> None:
         """Note that it has ended; if its answer was not sent for some other reason, that stays."""
@@ -85,9 +88,9 @@ class Suspended:
         running.asking += 1
         future.add_done_callback(partial(self._answered, running))
         if running.asking == 1 and running.status is RUNNING:
-            running.suspended = box_cost(running.box)
+            running.suspended = True
             self.count += 1
-            self.size += running.suspended
+            self.size += running.size
             self._changed()
 
     def _answered(self, running: Running, future: asyncio.Future[Any]) -> None:
@@ -98,9 +101,9 @@ class Suspended:
     def leave(self, running: Running) -> None:
         """A responder runs again, or has ended, or counts in another way; perhaps it did before."""
         if running.suspended:
+            running.suspended = False
             self.count -= 1
-            self.size -= running.suspended
-            running.suspended = 0
+            self.size -= running.size
             self._changed()
 
 

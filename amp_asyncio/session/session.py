@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import AmpError, ConnectionLost, NoEmptyBoxes, shortened
 from ..limits import Limits
+from ..logs import Lines
 from ..wire.boxes import ANSWER, COMMAND, ERROR, AmpBox, BoxReceiver, BoxSender
 from .calls import Calls
+from .life import Pause
 from .locators import may_claim
 from .outlets import Outlet, SenderOutlet
 from .responders import Responders
@@ -36,6 +38,7 @@ class Session:
         sender: what boxes are sent through that have a `_sendTo` of their own.
         outlet: the connection, and `outbox` its outbox.
         limits: how much may be under way.
+        all_lines: the log lines of all conversations of a server, of which this is one.
         started: whether there is a connection, or was one.
         closing: whether only responders may still ask.
         parking: whether the peer's commands wait, unless a question of ours is open.
@@ -44,6 +47,8 @@ class Session:
 
     __slots__ = (
         "_idle",
+        "_lines",
+        "all_lines",
         "box_receiver",
         "calls",
         "cancellable",
@@ -78,6 +83,8 @@ class Session:
         # Whether the peer sends no more, so that the connection ends when all is answered.
         self.finishing = False
         self._idle: asyncio.Event | None = None
+        self.all_lines: Lines | None = None
+        self._lines: Lines | None = None
         self.calls = Calls(self)
         self.responders = Responders(self)
 
@@ -125,6 +132,11 @@ class Session:
         else:
             box._sendTo(self.sender)
 
+    def end_turn(self) -> None:
+        """Look at no more boxes in this turn of the loop: this one is a lot of work."""
+        self.outlet.pause_reading(Pause.TURN)
+        asyncio.get_running_loop().call_soon(self.outlet.resume_reading, Pause.TURN)
+
     def hold(self) -> None:
         """Let the questions wait from now on: the connection takes no more of them."""
         self.calls.hold()
@@ -133,6 +145,13 @@ class Session:
         """Send the questions that waited, and begin the commands that waited for them to leave."""
         self.calls.release()
         self.responders.begin_waiting()
+
+    @property
+    def lines(self) -> Lines:
+        """What writes the log lines that the peer can cause; made for the first one."""
+        if self._lines is None:
+            self._lines = Lines(self.all_lines)
+        return self._lines
 
     def is_busy(self) -> bool:
         """Return whether an answer is awaited, or a command is not answered yet."""
@@ -169,6 +188,8 @@ class Session:
         self.calls.end(reason)
         self.responders.drop_backlog(keep_backlog)
         self.moved()
+        if self._lines is not None:
+            self._lines.end(self)
 
     def peer_finished(self, lost: ConnectionLost) -> None:
         """The peer sends no more: no question can be answered; finish when all commands are."""

@@ -8,18 +8,16 @@ descriptor for its socket, while neither transport reads, so that no byte and no
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import socket
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, TypeVar, cast
 
+from ..logs import Lines
 from .unix import DescriptorTransport
 
 __all__ = ["AcceptingProtocol", "connect_unix", "native_transport", "refuse_descriptors"]
-
-logger = logging.getLogger("amp_asyncio")
 
 # From Linux 6.16 on.
 _SO_PASSRIGHTS = getattr(socket, "SO_PASSRIGHTS", 83)
@@ -78,8 +76,9 @@ class AcceptingProtocol(asyncio.Protocol):
     the new transport, and aborts the old one.
     """
 
-    def __init__(self, protocol: asyncio.BaseProtocol) -> None:
+    def __init__(self, protocol: asyncio.BaseProtocol, lines: Lines | None = None) -> None:
         self._protocol = protocol
+        self._lines = lines or Lines()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Move the connection; log an error if there are no descriptors left."""
@@ -93,7 +92,7 @@ class AcceptingProtocol(asyncio.Protocol):
                 sock.close()
                 raise
         except OSError as error:
-            logger.error("an accepted connection could not be kept: %s", error)
+            self._lines.error("%r: an accepted connection could not be kept: %s", self, error)
         native.abort()
 
 

@@ -11,14 +11,14 @@ then belong to something else, and `take_rest` returns them untouched.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import IO
 
 from ..errors import BoxTooLong, KeyAfterFullValue, MalformedAmpBox, TooLong
 from .boxes import MAX_VALUE_LENGTH, AmpBox, pieces
 from .costs import PAIR_OVERHEAD
 
-__all__ = ["BoxParser", "parse", "parseString"]
+__all__ = ["BoxParser", "boxes_in", "parse", "parseString"]
 
 # How many bytes of a stream that is not AMP go into an error.
 _EXCERPT = 64
@@ -267,12 +267,19 @@ def parseString(data: bytes) -> list[AmpBox]:
 
     Raises `TooLong` if they are not boxes, `MalformedAmpBox` if the last one is incomplete.
     """
+    return list(boxes_in(data))
+
+
+def boxes_in(data: bytes) -> Iterator[AmpBox]:
+    """Yield the boxes that `data` consists of, one at a time; raises as `parseString` does."""
     parser = BoxParser()
     parser.feed(data)
-    boxes = list(iter(parser.next_box, None))
+    count = 0
+    while (box := parser.next_box()) is not None:
+        yield box
+        count += 1
     if parser.in_box:
-        raise MalformedAmpBox(f"{len(data)} bytes end in the middle of a box, after {len(boxes)} boxes")
-    return boxes
+        raise MalformedAmpBox(f"{len(data)} bytes end in the middle of a box, after {count} boxes")
 
 
 def parse(file: IO[bytes]) -> list[AmpBox]:
