@@ -18,28 +18,12 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from ..commands.command import Command
 from ..commands.definitions import ENDING, ByName, raisable
 from ..commands.exchange import drop
-from ..errors import (
-    AmpError,
-    ConnectionLost,
-    MalformedAmpBox,
-    ProtocolSwitched,
-    RemoteAmpError,
-    shortened,
-)
-from ..wire.boxes import (
-    ANSWER,
-    ASK,
-    COMMAND,
-    ERROR,
-    ERROR_CODE,
-    ERROR_DESCRIPTION,
-    UNKNOWN_ERROR_CODE,
-    AmpBox,
-)
+from ..errors import AmpError, ConnectionLost, MalformedAmpBox, ProtocolSwitched, shortened
+from ..wire.boxes import ANSWER, ASK, COMMAND, ERROR, UNKNOWN_ERROR_CODE, AmpBox
 from ..wire.costs import PAIR_OVERHEAD, box_cost
 from .changes import Change
 from .outlets import changeable
-from .questions import Watch, fail
+from .questions import MOST_CANCELLED, Watch, fail, free, remote_error
 
 if TYPE_CHECKING:
     from .session import Session
@@ -55,15 +39,10 @@ _Waiting: TypeAlias = "OrderedDict[_AnyFuture, tuple[_Asked, AmpBox, int]]"
 # What the tag will add to a question that has none yet.
 _TAG_COST = PAIR_OVERHEAD + len(ASK) + 12
 
-
 # With more questions than this without an answer, the next one does not leave before the end of the
 # turn: their callers often go on in the same turn, and one question that leaves alone costs both sides
 # more.
 _FEW = 8
-
-# With this many questions that were cancelled and are not answered, the connection is given up.
-_MOST_CANCELLED = 10_000
-
 
 _Open: TypeAlias = dict[bytes, tuple[ByName | Change, _AnyFuture, int]]
 
@@ -106,7 +85,7 @@ class Calls:
         self._open = _NONE_OPEN
         self._unanswered = 0
         # With how many open questions those are counted that were cancelled.
-        self._count_at = _MOST_CANCELLED
+        self._count_at = MOST_CANCELLED
         self._watch: Watch | None = None  # Made when a question has to wait for others.
         # How large a question may be, together with those that are unanswered, to leave at once.
         self._most = 0
@@ -206,7 +185,11 @@ class Calls:
         try:
             if (self._waiting and not nested) or not self._may_send(size, nested):
                 self._check(box, asked)
-                self._queue(nested)[future] = (asked, box, size)
+                if nested:
+                    self._nested = queue = self._nested or OrderedDict()
+                else:
+                    self._waiting = queue = self._waiting or OrderedDict()
+                queue[future] = (asked, box, size)
                 future.add_done_callback(self._stop_waiting)
                 self.ready = False
                 self._watch_open()
@@ -218,16 +201,6 @@ class Calls:
         if nested:
             session.responders.asked(future)
         return future
-
-    def _queue(self, nested: bool) -> _Waiting:
-        """Return where a question waits; `nested` is one of a responder."""
-        if nested:
-            if self._nested is None:
-                self._nested = OrderedDict()
-            return self._nested
-        if self._waiting is None:
-            self._waiting = OrderedDict()
-        return self._waiting
 
     def _check(self, box: AmpBox, asked: _Asked) -> None:
         """Raise what is wrong with a box that will be sent later; its tag will not be longer."""
@@ -273,19 +246,12 @@ class Calls:
             raise
         if isinstance(asked, Change):
             asked.sent(changeable(session.outlet), future)
+        elif asked is None and self.held:
+            self._unresolved = [*(self._unresolved or ()), future]
         elif asked is None:
-            self._resolve_when_taken(future)
+            future.set_result(None)
         if session.parking:
             session.responders.unpark()
-
-    def _resolve_when_taken(self, future: _AnyFuture) -> None:
-        """Give None for a command that wants no answer, once the transport takes more."""
-        if self.held:
-            if self._unresolved is None:
-                self._unresolved = []
-            self._unresolved.append(future)
-        else:
-            future.set_result(None)
 
     def hold(self) -> None:
         """Let the questions wait from now on."""
@@ -295,11 +261,15 @@ class Calls:
     def release(self) -> None:
         """Send what waited, in order, until there is nothing left or the questions are held again."""
         self.held = False
+        self._taken()
+        self._send_waiting()
+
+    def _taken(self) -> None:
+        """The transport takes more, or never will: commands that want no answer are done."""
         unresolved, self._unresolved = self._unresolved, None
         for future in unresolved or ():
             if not future.done():
                 future.set_result(None)
-        self._send_waiting()
 
     def _send_waiting(self) -> None:
         for waiting, nested in ((self._nested, True), (self._waiting, False)):
@@ -334,24 +304,17 @@ class Calls:
 
     def _free_window(self) -> int:
         """Take the cancelled questions out of the window; return how many have no answer."""
-        cancelled = 0
-        for tag, (asked, future, size) in self._open.items():
-            if future.done():
-                cancelled += 1
-                self._unanswered -= size
-                self._open[tag] = (asked, future, 0)
+        cancelled, size = free(self._open)
+        self._unanswered -= size
         return cancelled
 
     def _count_cancelled(self) -> None:
         """Give the connection up if there are too many of them; else count again later."""
         cancelled = self._free_window()
-        self._count_at = len(self._open) + max(1, _MOST_CANCELLED - cancelled)
-        if cancelled >= _MOST_CANCELLED:
-            self._session.outlet.give_up(
-                ConnectionLost(
-                    f"{cancelled} questions were cancelled, and the peer answers none of them"
-                )
-            )
+        self._count_at = len(self._open) + max(1, MOST_CANCELLED - cancelled)
+        if cancelled >= MOST_CANCELLED:
+            why = f"{cancelled} questions were cancelled, and the peer answers none of them"
+            self._session.outlet.give_up(ConnectionLost(why))
 
     def _watch_open(self) -> None:
         """Have the questions that wait sent when open ones are cancelled."""
@@ -381,19 +344,16 @@ class Calls:
 
     def error_received(self, box: AmpBox) -> None:
         """Take an error; `MalformedAmpBox` where it has no code, or there was no such question."""
-        if ERROR_CODE not in box:
-            raise MalformedAmpBox(f"an error without its code: {shortened(dict(box))}")
+        error = remote_error(box)
         asked, future = self._take(box[ERROR])
-        description = box.get(ERROR_DESCRIPTION, b"").decode("utf-8", "replace")
-        code = box[ERROR_CODE]
-        if code == UNKNOWN_ERROR_CODE and "reference" in description:
+        if error.errorCode == UNKNOWN_ERROR_CODE and "reference" in error.description:
             # The peer's log has the rest, under the same reference.
             message = "%r: a question failed: %s"
-            self._session.lines.warning(message, self._session, shortened(description))
+            self._session.lines.warning(message, self._session, shortened(error.description))
         try:
-            asked.failed(RemoteAmpError(code, description), self._session, future)
-        except BaseException as error:
-            fail(asked, future, error)
+            asked.failed(error, self._session, future)
+        except BaseException as broken:
+            fail(asked, future, broken)
             raise
         if self._waiting:
             self._send_waiting()
@@ -405,32 +365,31 @@ class Calls:
         try:
             asked, future, size = self._open.pop(tag)
         except KeyError:
-            raise MalformedAmpBox(
-                f"an answer to {shortened(tag)}, which is not an open question"
-            ) from None
+            why = f"an answer to {shortened(tag)}, which is not an open question"
+            raise MalformedAmpBox(why) from None
         self._unanswered -= size
         return asked, future
 
     # --- the end ---
 
+    def _all_waiting(self) -> list[tuple[_AnyFuture, tuple[_Asked, AmpBox, int]]]:
+        return [*(self._nested or {}).items(), *(self._waiting or {}).items()]
+
     def give_up(self, reason: AmpError) -> None:
         """Fail every question that is open; its late answer is dropped, and others may be asked."""
         for asked, future, _ in self._open.values():
             fail(asked, future, reason)
-        for future, (asked, _, _) in [*(self._nested or {}).items(), *(self._waiting or {}).items()]:
-            fail(asked, future, reason)
+        for future, (waiter, _, _) in self._all_waiting():
+            fail(waiter, future, reason)
 
     def end(self, reason: AmpError) -> None:
         """Fail every question that has no answer, and every later one."""
         self.over = reason
         self.ready = False
         open_ones, self._open, self._unanswered = self._open, _NONE_OPEN, 0
-        waiting = [*(self._nested or {}).items(), *(self._waiting or {}).items()]
+        waiting = self._all_waiting()
         self._nested = self._waiting = None
-        unresolved, self._unresolved = self._unresolved, None
-        for future in unresolved or ():
-            if not future.done():
-                future.set_result(None)
+        self._taken()
         for asked, future, _ in open_ones.values():
             fail(asked, future, reason)
         for future, (waiter, box, _) in waiting:

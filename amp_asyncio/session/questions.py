@@ -1,16 +1,23 @@
-"""Open questions: how they fail, and how it is noticed that they were cancelled."""
+"""Open questions: how they fail, and how it is noticed that they were cancelled.
+
+`calls.py` has the table of them.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from ..commands.definitions import raisable
-from ..errors import AmpError, ConnectionLost
+from ..errors import AmpError, ConnectionLost, MalformedAmpBox, RemoteAmpError, shortened
+from ..wire.boxes import ERROR_CODE, ERROR_DESCRIPTION, Box
 from .outbox import again
 
-__all__ = ["Watch", "fail"]
+__all__ = ["MOST_CANCELLED", "Watch", "fail", "free", "remote_error"]
+
+#: With this many questions that were cancelled and are not answered, a connection is given up.
+MOST_CANCELLED: Final = 10_000
 
 
 class Watch:
@@ -41,6 +48,25 @@ class Watch:
     def _tell(self) -> None:
         self._soon = False
         self._cancelled()
+
+
+def free(questions: dict[bytes, tuple[Any, asyncio.Future[Any], int]]) -> tuple[int, int]:
+    """Have questions that were cancelled count nothing; return how many there are, and their size."""
+    cancelled = total = 0
+    for tag, (asked, future, size) in questions.items():
+        if future.done():
+            cancelled += 1
+            total += size
+            questions[tag] = (asked, future, 0)
+    return cancelled, total
+
+
+def remote_error(box: Box) -> RemoteAmpError:
+    """Return what an error box says; `MalformedAmpBox` for one without its code."""
+    if ERROR_CODE not in box:
+        raise MalformedAmpBox(f"an error without its code: {shortened(dict(box))}")
+    description = box.get(ERROR_DESCRIPTION, b"").decode("utf-8", "replace")
+    return RemoteAmpError(box[ERROR_CODE], description)
 
 
 def fail(asked: object, future: asyncio.Future[Any], reason: BaseException) -> None:
