@@ -24,6 +24,7 @@ from .connection.connection import Connection
 from .connection.ending import close
 from .errors import ConnectionLost
 from .logs import Lines
+from .tls.alerts import Alerts
 from .transports.cutting import cut, stop_listening
 from .transports.securing import secured
 
@@ -121,8 +122,9 @@ class Acceptor:
         context = cast(SSLContext, self._context)
         kept = _Kept()
         try:
+            alerts = Alerts(transport)
             layer = await secured(
-                transport, kept, context, early.data, server_side=True, **self._options
+                transport, kept, context, early.data, alerts, server_side=True, **self._options
             )
         except OSError as error:
             cut(transport)

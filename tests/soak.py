@@ -33,6 +33,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -150,8 +151,8 @@ async def be_the_server(path: str | None) -> None:
     logging.basicConfig(handlers=[complaints])
     end = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, end.set)
-    on_tcp = serve(Served, HOST, 0, limits=LIMITS)
-    async with on_tcp if path is None else unix_serve(Served, path, limits=LIMITS) as server:
+    on_tcp, on_path = partial(serve, Served, HOST, 0), partial(unix_serve, Served, path)
+    async with (on_tcp if path is None else on_path)(limits=LIMITS) as server:
         print(json.dumps(server.sockets[0].getsockname()), flush=True)
         await end.wait()
     tasks = asyncio.all_tasks() - {asyncio.current_task()}

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, cast
 from ..commands.definitions import ENDING
 from ..errors import ConnectionLost, ProtocolSwitched
 from ..session.life import Event, State
+from ..tls.alerts import Alerts
 from ..tls.failures import certificate_error
 from ..transports.adoption import native_transport
 from ..transports.cutting import cut
@@ -112,6 +113,7 @@ async def _shake(connection: Connection, terms: TLSTerms, early: bytes) -> async
         connection,
         terms.context,
         early,
+        Alerts(raw),
         server_side=terms.server_side,
         server_hostname=terms.hostname,
         ssl_handshake_timeout=connection.limits.handshake_timeout,
@@ -136,6 +138,7 @@ def switch(connection: Connection, inner: asyncio.BaseProtocol) -> None:
     """
     transport, outbox = connection.transport, connection.outbox
     assert transport is not None, "the answer that switches comes, or goes, over the transport"
+    ended = connection.state is State.DRAINING
     connection.happen(Event.SWITCHED)
     reason = ProtocolSwitched(f"the connection was handed over to {inner!r}")
     outbox.close(reason)
@@ -152,7 +155,9 @@ def switch(connection: Connection, inner: asyncio.BaseProtocol) -> None:
         if outbox.congested:
             inner.pause_writing()
         feed(inner, rest)
-        if connection.peer_finished and not cast(asyncio.Protocol, inner).eof_received():
+        if ended:
+            inner.connection_lost(connection.ended_by)
+        elif connection.peer_finished and not cast(asyncio.Protocol, inner).eof_received():
             transport.close()
     except BaseException as error:
         logger.exception("%r failed when it was handed the connection", inner)

@@ -59,6 +59,7 @@ class Connection(asyncio.BufferedProtocol):
         peer_end: what ends the connection when its peer has closed its side and gets no more answers.
         securing: whether the change that is under way is StartTLS.
         peer_finished: whether the peer has closed its side.
+        ended_by: what the transport was lost by, while boxes that came before are still given out.
         error: what ended the connection, if it is known better than the transport knows it.
         loop: the event loop, once there is a connection.
     """
@@ -71,6 +72,7 @@ class Connection(asyncio.BufferedProtocol):
         "_linger",
         "adopts",
         "buffer",
+        "ended_by",
         "error",
         "filters",
         "host_certificate",
@@ -108,6 +110,7 @@ class Connection(asyncio.BufferedProtocol):
         self.host_certificate: PrivateCertificate | None = None
         self.securing = self.peer_finished = False
         self.error: Exception | None = None
+        self.ended_by: Exception | None = None
         self._class = type(owner)
         self.where = "not connected"
         self.adopts = self.filters = self.intercepts = False
@@ -264,6 +267,7 @@ class Connection(asyncio.BufferedProtocol):
         """End, when all that came before the loss was given out."""
         if self.state in (State.OPEN, State.CHANGING) and self.inbox.only_waits():
             self.happen(Event.ENDED)
+            self.ended_by = exc
             self.outbox.close(ConnectionLost("the connection is closed"))
             self.inbox.drain(lambda: self.lose(exc))
         elif self.state is not State.DRAINING:

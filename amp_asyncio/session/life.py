@@ -7,7 +7,7 @@ CONNECTING  OPEN       .         .        .         FINISHING  .         LOST
 OPEN        .          CHANGING  .        .         FINISHING  DRAINING  LOST
 CHANGING    .          .         OPEN     SWITCHED  FINISHING  DRAINING  LOST
 FINISHING   same       .         same     .         same       .         LOST
-DRAINING    .          .         same     .         same       .         LOST
+DRAINING    .          .         same     SWITCHED  same       .         LOST
 SWITCHED    .          .         .        .         same       .         same
 LOST        .          .         same     .         same       .         same
 ==========  =========  ========  =======  ========  =========  ========  ====
@@ -93,6 +93,7 @@ TRANSITIONS: Final[dict[tuple[State, Event], State]] = {
     (_FINISHING, Event.FINISH): _FINISHING,
     (_FINISHING, Event.LOST): _LOST,
     (_DRAINING, Event.SETTLED): _DRAINING,
+    (_DRAINING, Event.SWITCHED): _SWITCHED,
     (_DRAINING, Event.FINISH): _DRAINING,
     (_DRAINING, Event.LOST): _LOST,
     (_SWITCHED, Event.FINISH): _SWITCHED,

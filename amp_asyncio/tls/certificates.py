@@ -35,6 +35,7 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from ..errors import shortened
+from .alerts import AlertingContext
 from .keyfiles import private_file
 from .pem import Source, as_bytes, der_certificate, der_key, pem_certificates, pem_key, read
 
@@ -329,7 +330,7 @@ def make_ssl_context(
         raise ValueError("check_hostname is for clients: a server's peer has no host name")
     if check_hostname and not trusted:
         raise ValueError("check_hostname needs authorities: without them nothing is verified")
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if server_side else ssl.PROTOCOL_TLS_CLIENT)
+    context = AlertingContext(ssl.PROTOCOL_TLS_SERVER if server_side else ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_RENEGOTIATION
     context.check_hostname = check_hostname

@@ -8,12 +8,22 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from typing import Any
+from typing import Any, Protocol
 
 from .feeding import feed
 from .handshakes import Handshakes
 
-__all__ = ["secured"]
+__all__ = ["Alerts", "secured"]
+
+
+class Alerts(Protocol):
+    """What sends the alerts of a handshake; see `tls/alerts.py`."""
+
+    def begin(self) -> None:
+        """The next `SSLObject` that is made is the one of this handshake, unless it has one."""
+
+    def end(self) -> None:
+        """The next one is not."""
 
 
 async def secured(
@@ -21,6 +31,7 @@ async def secured(
     protocol: asyncio.BaseProtocol,
     context: ssl.SSLContext,
     early: bytes | bytearray,
+    alerts: Alerts,
     *,
     server_side: bool,
     **options: Any,
@@ -29,8 +40,8 @@ async def secured(
 
     It may be closing already.
 
-    `early` is what was read already; nothing may wait to be written on `raw`. The `options` are those
-    of `loop.start_tls`.
+    `early` is what was read already; nothing may wait to be written on `raw`. `alerts` is told when the
+    handshake begins. The `options` are those of `loop.start_tls`.
 
     Raises `OSError`, such as `ssl.SSLError` and `ConnectionError`, if the handshake fails.
 
@@ -47,13 +58,20 @@ async def secured(
         if raw.is_closing():
             raise ConnectionAbortedError("the connection was lost before the TLS handshake")
     before = raw.get_protocol()
+
+    async def start() -> asyncio.Transport | None:
+        # asyncio makes the `SSLObject` here, and uvloop in `connection_made`, in the next turn.
+        alerts.begin()
+        loop.call_soon(alerts.begin)
+        return await loop.start_tls(raw, protocol, context, server_side=server_side, **options)
+
     # Not eagerly, whatever the loop's task factory: it has to run in the turn in which this goes on.
-    shaking = loop.start_tls(raw, protocol, context, server_side=server_side, **options)
-    starting = asyncio.Task(shaking, loop=loop)
+    starting = asyncio.Task(start(), loop=loop)
     if server_side:
         handshakes.begin(starting)
     try:
         await asyncio.sleep(0)
+        alerts.end()
         layer: Any = raw.get_protocol()
         if layer is not before:
             loop.call_soon(feed, layer, bytes(early))
@@ -65,6 +83,7 @@ async def secured(
         raise
     finally:
         starting.cancel()
+        alerts.end()
     if transport is None:
         raise ConnectionAbortedError("the connection was lost during the TLS handshake")
     return transport

@@ -453,6 +453,21 @@ async def test_a_responder_that_asks_for_a_switch_itself_cannot_agree(
     amp.connection_lost(None)
 
 
+async def test_agreed_among_what_is_given_out_after_the_loss() -> None:
+    """The new protocol gets all that came, and then the loss."""
+    amp, _ = on_transport()
+    switched = amp.callRemote(SwitchTo, Recorder, name="x")
+    notice = AmpBox(_command=b"Echo", data=b"x").serialize()
+    amp.data_received(64 * notice + ACK + b"data")
+    error = OSError()
+    amp.connection_lost(error)
+    assert await switched == {}
+    inner: Any = amp.innerProtocol
+    assert inner.data == b"data"
+    assert inner.events == ["made", "lost"]
+    await amp.wait_closed()
+
+
 async def test_refused_among_what_is_given_out_after_the_loss() -> None:
     """Sixty-four boxes are given out in one turn; the refusal comes in the next one."""
     amp, transport = on_transport()
