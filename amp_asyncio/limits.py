@@ -26,7 +26,7 @@ class Limits:
             received with more than that is refused, and an answer fails with `TooLong`.
         window: the most that unanswered questions may have, counted in the same way. At the limit,
             later questions wait on our side. (A single larger one may go alone. Cancelled ones do not
-            count, and those of responders do not wait.)
+            count, and the only question of a responder does not wait.)
         max_concurrent_responders: how many `async def` responders run at once. At the limit, later
             commands wait. One that waits for an answer of its own peer does not count meanwhile, since
             that answer may depend on a command that waits.

@@ -5,14 +5,14 @@ answers come. A question that was cancelled stays in the table until then: that 
 told from one that answers nothing. It does not count against the window any more.
 
 A question waits before it is sent if too much is unanswered already, if the transport takes no more, or
-if the connection is being changed. One queue serves all three. The questions of responders have another
-one, which the window does not hold up: the peer's answers that make room in it may depend on them.
+if the connection is being changed. One queue serves all three: see `questions.py`. The window does not
+hold up the only question of a responder: the answers that make room in it may depend on that one.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
+from collections import deque
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from ..commands.command import Command
@@ -23,7 +23,7 @@ from ..wire.boxes import ANSWER, ASK, COMMAND, ERROR, UNKNOWN_ERROR_CODE, AmpBox
 from ..wire.costs import PAIR_OVERHEAD, box_cost
 from .changes import Change
 from .outlets import changeable
-from .questions import MOST_CANCELLED, Watch, fail, free, remote_error
+from .questions import MOST_CANCELLED, Queue, Watch, fail, free, remote_error
 
 if TYPE_CHECKING:
     from .session import Session
@@ -33,8 +33,6 @@ __all__ = ["Calls"]
 _AnyFuture: TypeAlias = asyncio.Future[Any]
 # What takes the answer. None for a command that wants no answer.
 _Asked: TypeAlias = ByName | Change | None
-
-_Waiting: TypeAlias = "OrderedDict[_AnyFuture, tuple[_Asked, AmpBox, int]]"
 
 # What the tag will add to a question that has none yet.
 _TAG_COST = PAIR_OVERHEAD + len(ASK) + 12
@@ -63,7 +61,6 @@ class Calls:
         "_count_at",
         "_counter",
         "_most",
-        "_nested",
         "_open",
         "_session",
         "_unanswered",
@@ -90,10 +87,7 @@ class Calls:
         # How large a question may be, together with those that are unanswered, to leave at once.
         self._most = 0
         self.held = False
-        # The questions that wait, in order; made when the first one has to wait.
-        self._waiting: _Waiting | None = None
-        # The same for the questions of responders: they wait only while all questions are held.
-        self._nested: _Waiting | None = None
+        self._waiting: Queue | None = None  # Made when the first question has to wait.
         # The futures of commands that want no answer, while the transport takes no more.
         self._unresolved: list[_AnyFuture] | None = None
 
@@ -115,7 +109,7 @@ class Calls:
 
     def is_open(self) -> bool:
         """Return whether somebody waits for an answer."""
-        if self._waiting or self._nested or self._unresolved:
+        if self._waiting or self._unresolved:
             return True
         return any(not future.done() for _, future, _ in self._open.values())
 
@@ -179,17 +173,18 @@ class Calls:
             fail(asked, future, refusal)
             return future
         size = box_cost(box) + in_lists + _TAG_COST
-        nested = session.responders.is_inside()
-        if not self._waiting and not self._may_send(size, nested):
+        responders = session.responders
+        nested = responders.is_inside()
+        passes = nested and responders.asks_nothing()
+        if not self._waiting and not self._may_send(size, passes):
             self._free_window()
+        waits = (self._waiting is not None and not passes) or not self._may_send(size, passes)
         try:
-            if (self._waiting and not nested) or not self._may_send(size, nested):
+            if waits:
                 self._check(box, asked)
-                if nested:
-                    self._nested = queue = self._nested or OrderedDict()
-                else:
-                    self._waiting = queue = self._waiting or OrderedDict()
-                queue[future] = (asked, box, size)
+                if self._waiting is None:
+                    self._waiting = Queue()
+                self._waiting.add(future, (asked, box, size), passes)
                 future.add_done_callback(self._stop_waiting)
                 self.ready = False
                 self._watch_open()
@@ -199,21 +194,21 @@ class Calls:
             drop(box)
             raise
         if nested:
-            session.responders.asked(future)
+            responders.asked(future, waits)
         return future
 
     def _check(self, box: AmpBox, asked: _Asked) -> None:
         """Raise what is wrong with a box that will be sent later; its tag will not be longer."""
         if asked is not None:
-            waiting = len(self._waiting or ()) + len(self._nested or ())
+            waiting = len(self._waiting) if self._waiting else 0
             box[ASK] = b"%x" % (self._counter + waiting + 1)
         self._session.outbox.serialize(box)
         box.pop(ASK, None)
 
-    def _may_send(self, size: int, nested: bool) -> bool:
+    def _may_send(self, size: int, passes: bool) -> bool:
         if self.held:
             return False
-        if nested or not self._unanswered:
+        if passes or not self._unanswered:
             return True
         return self._unanswered + size <= self._session.limits.window
 
@@ -272,33 +267,39 @@ class Calls:
                 future.set_result(None)
 
     def _send_waiting(self) -> None:
-        for waiting, nested in ((self._nested, True), (self._waiting, False)):
-            while waiting:
-                future, (asked, box, size) = next(iter(waiting.items()))
-                if not future.done() and not self._may_send(size, nested):
-                    break
-                del waiting[future]
-                if future.done():
-                    drop(box)
-                    continue
-                try:
-                    self._send(asked, box, size, future)
-                except BaseException as error:
-                    drop(box)
-                    future.set_exception(raisable(error))
-                    if isinstance(error, ENDING):
-                        raise
-        if self._waiting:
+        queue = self._waiting
+        while queue:
+            future, (asked, box, size), passes = queue.first()
+            if not future.done() and not self._may_send(size, passes):
+                break
+            queue.remove(future)
+            if future.done():
+                drop(box)
+                continue
+            try:
+                self._send(asked, box, size, future)
+            except BaseException as error:
+                drop(box)
+                future.set_exception(raisable(error))
+                if isinstance(error, ENDING):
+                    raise
+        if queue:
             self._watch_open()
+        elif queue is self._waiting:
+            self._waiting = None
         self.update()
 
     def _stop_waiting(self, future: _AnyFuture) -> None:
         """Forget a question that was cancelled while it waited."""
-        for waiting in (self._nested, self._waiting):
-            if waiting and (entry := waiting.pop(future, None)) is not None:
-                drop(entry[1])
-                self._send_waiting()
-                self._session.moved()
+        if self._waiting and (entry := self._waiting.remove(future)) is not None:
+            drop(entry[1])
+            self._send_waiting()
+            self._session.moved()
+
+    def let_pass(self, questions: deque[_AnyFuture], asking: int) -> None:
+        """Let the first of a responder's `questions` pass the window, if all that it asks wait."""
+        if self._waiting and self._waiting.let_pass(questions, asking):
+            self._send_waiting()
 
     # --- open questions that were cancelled ---
 
@@ -372,14 +373,11 @@ class Calls:
 
     # --- the end ---
 
-    def _all_waiting(self) -> list[tuple[_AnyFuture, tuple[_Asked, AmpBox, int]]]:
-        return [*(self._nested or {}).items(), *(self._waiting or {}).items()]
-
     def give_up(self, reason: AmpError) -> None:
         """Fail every question that is open; its late answer is dropped, and others may be asked."""
         for asked, future, _ in self._open.values():
             fail(asked, future, reason)
-        for future, (waiter, _, _) in self._all_waiting():
+        for future, (waiter, _, _) in self._waiting.all() if self._waiting else ():
             fail(waiter, future, reason)
 
     def end(self, reason: AmpError) -> None:
@@ -387,8 +385,8 @@ class Calls:
         self.over = reason
         self.ready = False
         open_ones, self._open, self._unanswered = self._open, _NONE_OPEN, 0
-        waiting = self._all_waiting()
-        self._nested = self._waiting = None
+        waiting = self._waiting.all() if self._waiting else []
+        self._waiting = None
         self._taken()
         for asked, future, _ in open_ones.values():
             fail(asked, future, reason)

@@ -1,23 +1,73 @@
-"""Open questions: how they fail, and how it is noticed that they were cancelled.
+"""Questions: those that wait to be sent, and what becomes of those that are open.
 
-`calls.py` has the table of them.
+`calls.py` has the table of those that are open.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict, deque
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from ..commands.definitions import raisable
 from ..errors import AmpError, ConnectionLost, MalformedAmpBox, RemoteAmpError, shortened
-from ..wire.boxes import ERROR_CODE, ERROR_DESCRIPTION, Box
+from ..wire.boxes import ERROR_CODE, ERROR_DESCRIPTION, AmpBox, Box
 from .outbox import again
 
-__all__ = ["MOST_CANCELLED", "Watch", "fail", "free", "remote_error"]
+__all__ = ["MOST_CANCELLED", "Queue", "Watch", "fail", "free", "remote_error"]
 
 #: With this many questions that were cancelled and are not answered, a connection is given up.
 MOST_CANCELLED: Final = 10_000
+
+
+_Entry: TypeAlias = tuple[Any, AmpBox, int]
+
+
+class Queue:
+    """The questions that wait to be sent, each with what takes its answer, its box and its size.
+
+    Those that pass the window are sent first; they wait only while no question may be sent.
+    """
+
+    __slots__ = ("_others", "_passing")
+
+    def __init__(self) -> None:
+        self._passing: OrderedDict[asyncio.Future[Any], _Entry] = OrderedDict()
+        self._others: OrderedDict[asyncio.Future[Any], _Entry] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._passing) + len(self._others)
+
+    def add(self, future: asyncio.Future[Any], entry: _Entry, passes: bool) -> None:
+        """Let a question wait, after the others of its kind."""
+        (self._passing if passes else self._others)[future] = entry
+
+    def first(self) -> tuple[asyncio.Future[Any], _Entry, bool]:
+        """Return the question that is to be sent next, and whether it passes the window."""
+        future, entry = next(iter((self._passing or self._others).items()))
+        return future, entry, bool(self._passing)
+
+    def remove(self, future: asyncio.Future[Any]) -> _Entry | None:
+        """Remove a question, and return it if it has waited."""
+        return self._passing.pop(future, None) or self._others.pop(future, None)
+
+    def let_pass(self, questions: deque[asyncio.Future[Any]], asking: int) -> bool:
+        """Let the first of `questions` pass the window, if none of a responder's `asking` is sent.
+
+        Those that do not wait any more are removed from `questions`. Return whether one passes now.
+        """
+        while questions and questions[0] not in self._others:
+            questions.popleft()
+        if not questions or asking > len(questions):
+            return False
+        future = questions.popleft()
+        self._passing[future] = self._others.pop(future)
+        return True
+
+    def all(self) -> list[tuple[asyncio.Future[Any], _Entry]]:
+        """Return all of them."""
+        return [*self._passing.items(), *self._others.items()]
 
 
 class Watch:

@@ -82,8 +82,8 @@ class Responders:
         self.suspended: Suspended | None = None
         self.depth = 0
         self.progress = 0
-        # What the plain responder that is called now has asked.
-        self._asked: tuple[asyncio.Future[Any], ...] = ()
+        # What the plain responder that is called now has asked, and whether that was not sent yet.
+        self._asked: tuple[tuple[asyncio.Future[Any], bool], ...] = ()
         # What answers the command that may change the connection.
         self._changing: Responder | None = None
         # Made when the first command has to wait: it takes more memory than all else here.
@@ -160,9 +160,9 @@ class Responders:
                 answer = asyncio.shield(answer)
         # From here on the box is not kept: the responder has its values.
         running = Running(self, box[COMMAND], box.get(ASK), in_lists + (size or box_cost(box)))
-        asked: tuple[asyncio.Future[Any], ...] = self._asked
-        for future in asked:
-            self._suspend(running, future)
+        asked: tuple[tuple[asyncio.Future[Any], bool], ...] = self._asked
+        for future, waits in asked:
+            self._suspend(running, future, waits)
         finishing = self._finish(running, responder, answer)
         loop = asyncio.get_running_loop()
         self.depth += 1  # It may begin to run here.
@@ -294,20 +294,27 @@ class Responders:
 
     # --- responders that ask ---
 
-    def asked(self, future: asyncio.Future[Any]) -> None:
-        """A question was asked, perhaps by a responder."""
+    def asks_nothing(self) -> bool:
+        """Return whether the responder that this is called in waits for no answer."""
         running = current.get()
         if running is not None and running.is_inside(self):
-            self._suspend(running, future)
-        elif self.depth:
-            self._asked = (*self._asked, future)
+            return not running.asking
+        return not self._asked
 
-    def _suspend(self, running: Running, future: asyncio.Future[Any]) -> None:
+    def asked(self, future: asyncio.Future[Any], waits: bool = False) -> None:
+        """A question was asked, perhaps by a responder; `waits` says that it was not sent yet."""
+        running = current.get()
+        if running is not None and running.is_inside(self):
+            self._suspend(running, future, waits)
+        elif self.depth:
+            self._asked = (*self._asked, (future, waits))
+
+    def _suspend(self, running: Running, future: asyncio.Future[Any], waits: bool) -> None:
         """Do not count a responder as running until the answer that it waits for is here."""
         if self.suspended is None:
-            self.suspended = Suspended(self._room_changed)
+            self.suspended = Suspended(self._room_changed, self._answered)
         if not future.done():
-            self.suspended.asked(running, future)
+            self.suspended.asked(running, future, waits)
 
     def _resumed(self, running: Running) -> None:
         if self.suspended is not None:
@@ -317,6 +324,11 @@ class Responders:
         """Return whether as many responders wait for answers of the peer as may."""
         suspended = self.suspended
         return suspended is not None and suspended.size > self._session.limits.max_backlog
+
+    def _answered(self, running: Running) -> None:
+        """One of a responder's questions was answered: another one may pass the window."""
+        if running.waiting:
+            self._session.calls.let_pass(running.waiting, running.asking)
 
     def _room_changed(self) -> None:
         if self.is_burdened():

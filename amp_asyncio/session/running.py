@@ -8,6 +8,7 @@ as soon as each has as many as may run at once.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from contextvars import ContextVar
 from enum import Enum
@@ -43,10 +44,11 @@ class Running:
         size: what the command counts while it is in memory.
         status: what it is at the moment.
         asking: how many of its questions are open.
+        waiting: those of its questions that were not sent when they were asked; some may be by now.
         suspended: whether it waits for the answers to them.
     """
 
-    __slots__ = ("asking", "command", "responders", "size", "status", "suspended", "tag")
+    __slots__ = ("asking", "command", "responders", "size", "status", "suspended", "tag", "waiting")
 
     def __init__(self, responders: Responders, command: bytes, tag: bytes | None, size: int) -> None:
         self.responders = responders
@@ -55,6 +57,7 @@ class Running:
         self.size = size
         self.status: Status = RUNNING
         self.asking = 0
+        self.waiting: deque[asyncio.Future[Any]] | None = None
         self.suspended = False
 
     def end(self) -> None:
@@ -70,33 +73,43 @@ class Running:
 class Suspended:
     """The responders of one conversation that wait for answers of the peer.
 
-    `changed` is called when there is one more, or one less.
+    `changed` is called when there is one more, or one less, and `answered` when one that has asked more
+    than once got an answer.
 
     Attributes:
         count: how many there are.
         size: what their commands count, as the window counts them.
     """
 
-    __slots__ = ("_changed", "count", "size")
+    __slots__ = ("_answered", "_changed", "count", "size")
 
-    def __init__(self, changed: Callable[[], None]) -> None:
+    def __init__(self, changed: Callable[[], None], answered: Callable[[Running], None]) -> None:
         self._changed = changed
+        self._answered = answered
         self.count = self.size = 0
 
-    def asked(self, running: Running, future: asyncio.Future[Any]) -> None:
-        """A responder has asked a question, and waits for its answer until `future` is done."""
+    def asked(self, running: Running, future: asyncio.Future[Any], waits: bool) -> None:
+        """A responder has asked a question, and waits for its answer until `future` is done.
+
+        `waits` says that the question was not sent yet.
+        """
         running.asking += 1
-        future.add_done_callback(partial(self._answered, running))
+        if waits:
+            running.waiting = running.waiting or deque()
+            running.waiting.append(future)
+        future.add_done_callback(partial(self._done, running))
         if running.asking == 1 and running.status is RUNNING:
             running.suspended = True
             self.count += 1
             self.size += running.size
             self._changed()
 
-    def _answered(self, running: Running, future: asyncio.Future[Any]) -> None:
+    def _done(self, running: Running, future: asyncio.Future[Any]) -> None:
         running.asking -= 1
         if not running.asking:
             self.leave(running)
+        elif running.waiting:
+            self._answered(running)
 
     def leave(self, running: Running) -> None:
         """A responder runs again, or has ended, or counts in another way; perhaps it did before."""
