@@ -99,6 +99,20 @@ async def test_a_close_that_is_cancelled_aborts_all(way: str, turns_before: int)
         assert server.sockets == ()
 
 
+async def test_a_close_that_is_cancelled_ends_the_handshakes() -> None:
+    async with serving("tls", Math) as server, raw_client(server) as (reader, writer):
+        writer.write(b"\x16\x03\x01")  # The beginning of one.
+        await turns()
+        closing = asyncio.ensure_future(server.close(timeout=None))
+        await asyncio.sleep(0)
+        closing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await closing
+        async with asyncio.timeout(5):
+            with contextlib.suppress(ConnectionError):
+                assert await reader.read() == b""
+
+
 @pytest.mark.parametrize("way", WAYS)
 async def test_another_process_has_the_socket(way: str) -> None:
     """A child that was forked, for instance: the peer sees the end all the same."""

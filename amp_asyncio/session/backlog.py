@@ -131,8 +131,6 @@ class Backlog:
     def _abort_if_stalled(self, moved: tuple[int, int]) -> None:
         self._stall_timer = None
         session = self._session
-        if not self._is_watched():
-            return
         if (session.progress(), session.outbox.unsent()) != moved:
             self.watch()
             return

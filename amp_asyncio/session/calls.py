@@ -285,8 +285,7 @@ class Calls:
                     raise
         if queue:
             self._watch_open()
-        elif queue is self._waiting:
-            self._waiting = None
+        self._waiting = self._waiting or None  # An empty one is not kept.
         self.update()
 
     def _stop_waiting(self, future: _AnyFuture) -> None:

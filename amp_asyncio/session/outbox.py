@@ -164,7 +164,8 @@ class Outbox:
         if descriptors:
             self._pieces.append(_Parcel.of(b"", descriptors))
             self._parcels = True
-            self._begin_turn()
+            if not self._turn:
+                self._begin_turn()
 
     # --- bytes ---
 
@@ -198,10 +199,9 @@ class Outbox:
         self.send(data)
 
     def _begin_turn(self) -> None:
-        if not self._turn:
-            self._turn = True
-            assert self._call_soon is not None, "it is open"
-            self._call_soon(self._end_turn)
+        self._turn = True
+        assert self._call_soon is not None, "it is open"
+        self._call_soon(self._end_turn)
 
     def _end_turn(self) -> None:
         self._turn = False

@@ -312,7 +312,7 @@ class Responders:
     def _suspend(self, running: Running, future: asyncio.Future[Any], waits: bool) -> None:
         """Do not count a responder as running until the answer that it waits for is here."""
         if self.suspended is None:
-            self.suspended = Suspended(self._room_changed, self._answered)
+            self.suspended = Suspended(self._room_changed, self._session.calls.let_pass)
         if not future.done():
             self.suspended.asked(running, future, waits)
 
@@ -324,11 +324,6 @@ class Responders:
         """Return whether as many responders wait for answers of the peer as may."""
         suspended = self.suspended
         return suspended is not None and suspended.size > self._session.limits.max_backlog
-
-    def _answered(self, running: Running) -> None:
-        """One of a responder's questions was answered: another one may pass the window."""
-        if running.waiting:
-            self._session.calls.let_pass(running.waiting, running.asking)
 
     def _room_changed(self) -> None:
         if self.is_burdened():

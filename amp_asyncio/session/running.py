@@ -13,7 +13,7 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from enum import Enum
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 if TYPE_CHECKING:
     from .responders import Responders
@@ -70,11 +70,14 @@ class Running:
         return self.responders is responders and self.status is not Status.ENDED
 
 
+_Answered: TypeAlias = Callable[[deque[asyncio.Future[Any]], int], None]
+
+
 class Suspended:
     """The responders of one conversation that wait for answers of the peer.
 
-    `changed` is called when there is one more, or one less, and `answered` when one that has asked more
-    than once got an answer.
+    `changed` is called when there is one more, or one less. `answered` is called when one that asks more
+    than one question got an answer, with those that may still wait, and the number of all.
 
     Attributes:
         count: how many there are.
@@ -83,7 +86,7 @@ class Suspended:
 
     __slots__ = ("_answered", "_changed", "count", "size")
 
-    def __init__(self, changed: Callable[[], None], answered: Callable[[Running], None]) -> None:
+    def __init__(self, changed: Callable[[], None], answered: _Answered) -> None:
         self._changed = changed
         self._answered = answered
         self.count = self.size = 0
@@ -109,7 +112,7 @@ class Suspended:
         if not running.asking:
             self.leave(running)
         elif running.waiting:
-            self._answered(running)
+            self._answered(running.waiting, running.asking)
 
     def leave(self, running: Running) -> None:
         """A responder runs again, or has ended, or counts in another way; perhaps it did before."""

@@ -620,6 +620,8 @@ async def test_within_an_argument_of_somebodys_own(carries: bool) -> None:
     async with pair(Server) as (_, amp):
         assert await read(amp, b"one", Own) == b"one"
         assert await read(amp, b"two", Own) == b"two"
+        together = [asyncio.ensure_future(read(amp, each, Own)) for each in (b"three", b"four")]
+        assert await asyncio.gather(*together) == [b"three", b"four"]
 
 
 # --- connections that change ---

@@ -225,7 +225,6 @@ async def test_a_backlog_that_comes_after_the_loss_holds_nothing_up() -> None:
     waits = b"".join(command(b"Wait", number, name=b"x") for number in range(64))
     notices = 2 * command(b"Notify", None, data=bytes(50_000))
     amp.data_received(waits + notices)
-    assert await amp.started.get() == "x"
     amp.connection_lost(None)
     await amp.wait_closed()
     for _ in range(2):

@@ -16,13 +16,19 @@ from amp_asyncio import (
     BinaryBoxProtocol,
     BoxDispatcher,
     BoxSender,
+    Command,
     CommandLocator,
     ConnectionLost,
+    Descriptor,
     Limits,
     MalformedAmpBox,
     QuitBox,
     TooLong,
 )
+
+
+class Read(Command):
+    arguments = [(b"file", Descriptor())]
 
 
 class Locator(CommandLocator):
@@ -213,6 +219,29 @@ async def test_a_descriptor_that_comes_by_another_way() -> None:
     os.close(writing)
     proto.connection_lost(None)
     assert open_descriptors() == before
+
+
+async def test_a_descriptor_that_no_box_names() -> None:
+    class Looking(AMP):
+        limits = Limits(descriptor_timeout=0.01)
+
+        def ampBoxReceived(self, box: AmpBox) -> None:
+            super().ampBoxReceived(box)
+
+        @Read.responder
+        def read(self, file: int) -> dict[str, int]:
+            os.close(file)
+            return {}
+
+    before = open_descriptors()
+    reading, writing = os.pipe()
+    amp, transport = Looking(), Transport()
+    amp.connection_made(transport)
+    amp.descriptor_received(reading)
+    while open_descriptors() > before + 1:
+        await asyncio.sleep(0)
+    os.close(writing)
+    amp.connection_lost(None)
 
 
 # --- what responders may be, and raise ---
