@@ -76,8 +76,8 @@ _Answered: TypeAlias = Callable[[deque[asyncio.Future[Any]], int], None]
 class Suspended:
     """The responders of one conversation that wait for answers of the peer.
 
-    `changed` is called when there is one more, or one less. `answered` is called when one that asks more
-    than one question got an answer, with those that may still wait, and the number of all.
+    `changed` is called when there is one more, or one less. `answered` is called when one that asks
+    more than one question got an answer, with those that may still wait, and the number of all.
 
     Attributes:
         count: how many there are.
