@@ -107,7 +107,7 @@ class Opening(Generic[_C]):
             f'"async with {name}(...) as {self._result}:"'
         )
 
-    # A type checker says itself that there is no such attribute.
+    # A type checker itself reports such an attribute.
     if not TYPE_CHECKING:  # pragma: no branch
 
         def __getattr__(self, name: str) -> Any:

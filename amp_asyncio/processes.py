@@ -376,7 +376,7 @@ def _check_pipes(fds: tuple[int, int]) -> None:
     found = [os.fstat(fd) for fd in fds]
     for fd, status in zip(fds, found, strict=True):
         if not stat.S_ISFIFO(status.st_mode) and not stat.S_ISSOCK(status.st_mode):
-            raise ValueError(f"descriptor {fd} is not a pipe, so there is no parent to speak AMP with")
+            raise ValueError(f"descriptor {fd} is not a pipe: the parent does not speak AMP")
     if os.path.samestat(*found):
         raise ValueError(f"descriptors {fds} are the same socket: AMP needs two pipes")
 

@@ -1,6 +1,6 @@
 """Serving: the connections that a server has accepted, and those that it could not serve.
 
-asyncio tells nobody if a protocol factory raises or a TLS handshake fails, except in debug mode, and
+asyncio does not say that a protocol factory raises or a TLS handshake fails, except in debug mode, and
 the two event loops differ in what becomes of the client. So the handshake is done here, on top of the
 connection that was accepted, and a factory that raises leaves a protocol that ends the connection: both
 are logged with the client's address.

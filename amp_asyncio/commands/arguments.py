@@ -321,7 +321,7 @@ class Descriptor(Integer):
 
     The receiver gets an `int`: a new descriptor that child processes do not inherit. The responder or
     the caller owns it and has to close it; the safest way is to pass it at once to an object that
-    closes it, such as `socket.socket(fileno=...)` or `os.fdopen(...)`. If nobody waits for an answer
+    closes it, such as `socket.socket(fileno=...)` or `os.fdopen(...)`. If an answer is not awaited
     any more, its descriptors are closed. But if the caller is cancelled in the same turn of the event
     loop in which the future got its result, it has to take the descriptor from the future.
 

@@ -238,7 +238,7 @@ class Schema:
         return cost
 
     def discard(self, strings: Mapping[bytes, bytes], proto: Any) -> None:
-        """Dispose of a box whose values nobody needs; a schema with descriptors closes them here."""
+        """Dispose of a box whose values are not needed; a schema with descriptors closes them here."""
 
 
 def _if_none(objects: Mapping[str, Any], name: bytes) -> str:

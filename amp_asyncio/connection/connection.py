@@ -166,7 +166,7 @@ class Connection(asyncio.BufferedProtocol):
 
     @property
     def takes_bytes(self) -> bool:
-        """Whether a plain box may be sent as bytes: nobody looks at the boxes that go out."""
+        """Whether a plain box may be sent as bytes: the owner does not look at boxes that go out."""
         return self.outbox.log_as is None and not self.intercepts
 
     def post(self, box: AmpBox) -> None:
@@ -220,7 +220,7 @@ class Connection(asyncio.BufferedProtocol):
 
     @property
     def over_pipes(self) -> bool:
-        """Whether there is no socket, without which `loop.start_tls` cannot do anything."""
+        """Whether the connection is over pipes. `loop.start_tls` needs a socket."""
         return self.transport is not None and self.transport.get_extra_info("pipe") is not None
 
     def lock(self, securing: bool) -> None:
@@ -308,7 +308,7 @@ class Connection(asyncio.BufferedProtocol):
                 timer.cancel()
 
     def forget(self) -> None:
-        """Forget the owner, so that it goes as soon as nobody else has it."""
+        """Forget the owner, so that it is freed when its last user has dropped it."""
         self.owner = None
         if hasattr(self, "receiver"):  # It has none before it starts.
             self.receiver.forget()

@@ -159,7 +159,7 @@ class Unclaimed(_Timer):
         self._timeout = connection.limits.descriptor_timeout
 
     def watch(self) -> None:
-        """Go on, now that there are such descriptors."""
+        """Look again in a while: there is at least one such descriptor."""
         if self._handle is None and self._timeout is not None:
             self.later(self._timeout, self._look, self._exchange.received)
 

@@ -94,7 +94,7 @@ class Inbox:
             self._parser.feed(data)
 
     def _deliver(self) -> None:
-        """Give out boxes until there is no complete one, or there is a reason to pause."""
+        """Give out boxes until the next one is incomplete, or there is a reason to pause."""
         connection, next_box = self._connection, self._parser.next_box
         outbox, receive = connection.outbox, connection.receiver.receive
         quota, log_as = _QUOTA, self._log_as
@@ -209,7 +209,7 @@ class Inbox:
             callback()
 
     def drain(self, callback: Callable[[], None]) -> None:
-        """Do the same when the transport is gone: the backlog is no reason to pause any more."""
+        """Do the same when the transport is gone: the backlog does not pause it any more."""
         self._draining = True
         self._afterwards = callback
         self.resume(Pause.BACKLOG)

@@ -330,7 +330,7 @@ class Calls:
     # --- answers ---
 
     def answer_received(self, box: AmpBox) -> None:
-        """Take an answer; `MalformedAmpBox` where there was no such question."""
+        """Take an answer; `MalformedAmpBox` where no such question is open."""
         asked, future = self._take(box[ANSWER])
         try:
             asked.answered(box, self._session, future)
@@ -343,7 +343,7 @@ class Calls:
             self._session.moved()
 
     def error_received(self, box: AmpBox) -> None:
-        """Take an error; `MalformedAmpBox` where it has no code, or there was no such question."""
+        """Take an error; `MalformedAmpBox` where it has no code, or no such question is open."""
         error = remote_error(box)
         asked, future = self._take(box[ERROR])
         if error.errorCode == UNKNOWN_ERROR_CODE and "reference" in error.description:

@@ -44,7 +44,7 @@ class ResponderLocator(Protocol):
     """What a dispatcher finds its responders with."""
 
     def locateResponder(self, name: bytes) -> Responder | None:
-        """Return what answers the command `name`, or None if there is no responder for it.
+        """Return what answers the command `name`, or None if it has no responder.
 
         If the responder has a true attribute `changes_connection`, the bytes after the command are not
         looked at before it is answered.

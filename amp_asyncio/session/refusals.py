@@ -46,7 +46,7 @@ _DESCRIPTION_COST = PAIR_OVERHEAD + len(ERROR_DESCRIPTION) + 3 * 6 + 2
 
 
 def unhandled(box: AmpBox) -> AmpBox:
-    """Refuse a command for which there is no responder.
+    """Refuse a command that has no responder.
 
     The error is made when it is the command's turn: a thousand of them may wait.
     """

@@ -224,7 +224,7 @@ class Session:
             await self._idle.wait()
 
     def forget(self) -> None:
-        """Forget the owner, so that it goes as soon as nobody else has it."""
+        """Forget the owner, so that it is freed when its last user has dropped it."""
         self.owner = self.sender = None
 
     def __repr__(self) -> str:

@@ -51,7 +51,7 @@ class Identity:
     Attributes:
         address: what `get_extra_info("peername")` gives to the other side, and "sockname" to this one.
         certificate: what `amp.peerCertificate` is on the other side, as if it had been presented in a
-            TLS handshake. There is no TLS: bytes cross in the clear. Where either side has a
+            TLS handshake. TLS is not used: bytes cross in the clear. Where either side has a
             certificate, both see a connection that has TLS already.
         extra: what else `get_extra_info` gives to the other side, by name.
     """

@@ -37,7 +37,7 @@ class Expectation:
         self._peer = peer
         self._command = command
         self._expected = expected
-        # Set when the command has come, or when there is no more reason to wait for it.
+        # Set when the command has come, or when it is not waited for any more.
         self._known = asyncio.Event()
         self._reason: Exception | None = None
         # What to do, with the tag of the question; returns the answer, or None for no answer.

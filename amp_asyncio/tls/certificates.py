@@ -61,7 +61,7 @@ class Certificate:
         If there are several, as in a fullchain.pem, only the first is used; trusting it does not mean
         trusting the others. `list_from_pem` returns them all. Keys in the file are ignored.
 
-        Raises `ValueError` if there is no certificate or a malformed one, `OSError` if the file
+        Raises `ValueError` if the file has no certificate or a malformed one, `OSError` if the file
         cannot be read.
         """
         return cls(pem_certificates(*read(source))[0])
@@ -315,7 +315,7 @@ def make_ssl_context(
     them or signed by one, directly or through certificates that the peer sends along; nothing else is
     trusted. With None, nothing is verified: the connection is safe from eavesdropping, but not from
     active attackers. `check_hostname` is for clients: one of the certificate's `names` must also match
-    the `server_hostname` of the connection; a common name is no such name.
+    the `server_hostname` of the connection; a common name does not count.
 
     Raises `ValueError` if there are authorities but none in it, or if `check_hostname` is used without
     authorities or by a server, and `ssl.SSLError` if OpenSSL rejects the certificate or an authority,

@@ -81,7 +81,7 @@ class AcceptingProtocol(asyncio.Protocol):
         self._lines = lines or Lines()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Move the connection; log an error if there are no descriptors left."""
+        """Move the connection; log an error if the process has no descriptor left."""
         native: Any = transport
         native.pause_reading()
         try:
@@ -115,7 +115,7 @@ async def native_transport(ours: DescriptorTransport) -> tuple[asyncio.Transport
     Returns the new transport, with reading paused, and the bytes that it has already read. The write
     buffer of `ours` must be empty and its reading paused. The protocol is not notified.
 
-    Raises `OSError` if there are no descriptors left, and `ConnectionError` if the connection was
+    Raises `OSError` if the process has no descriptor left, and `ConnectionError` if the connection was
     closed meanwhile. If it is cancelled, `ours` is of no more use: on uvloop, bytes may have been read.
     """
     loop = asyncio.get_running_loop()

@@ -31,7 +31,7 @@ class _State(enum.Enum):
 class MemoryTransport(asyncio.Transport):
     """One end of a connection in memory; `memory_pair` makes both.
 
-    `get_extra_info` knows what `memory_pair` was given. There is no socket.
+    `get_extra_info` knows what `memory_pair` was given. It has no socket.
 
     `loop.start_tls` works on asyncio's own event loop. uvloop accepts only transports of its own, and
     raises `TypeError`.
@@ -192,7 +192,7 @@ class MemoryTransport(asyncio.Transport):
                 self._outgoing.end()
 
     def _be_refused(self) -> None:
-        """Notice that nobody is there to read: first when reading, and when writing again."""
+        """Notice that the peer is gone: first when reading, and when writing again."""
         if self._incoming.broken:
             self.fail(BrokenPipeError("the peer has closed the connection"))
         else:

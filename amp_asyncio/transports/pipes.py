@@ -253,7 +253,7 @@ class PipeTransport(asyncio.Transport):
         self._protocol.connection_lost(self._error)
 
     def release(self) -> None:
-        """Stop keeping the pipe that is read from open: nobody writes to it any more."""
+        """Stop keeping the pipe that is read from open: its writers are gone."""
         self._draining = False
         if self._lost and self._reading is not None:
             self._reading.close()

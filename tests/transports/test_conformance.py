@@ -159,7 +159,7 @@ def named(name: str) -> Check:
         (DropsAtClose, "closes_after_what_was_written", "close.. drops nothing"),
         (NeverEnds, "begins", "connection_lost follows abort"),
         (Reads, "gives_nothing_to_a_reader_that_pauses", "is_reading.. is false"),
-        (Reads, "may_pause_as_it_begins", "though nobody reads"),
+        (Reads, "may_pause_as_it_begins", "though the peer does not read"),
         (AcceptsAnything, "refuses_what_is_not_bytes", "raises TypeError for a str"),
         (AcceptsAnything, "checks_the_limits_of_its_buffer", "raises ValueError"),
         (SpeaksTooEarly, "refuses_what_is_not_bytes", "'data' before connection_made"),

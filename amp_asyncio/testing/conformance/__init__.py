@@ -50,7 +50,7 @@ async def check_transport(
     that no check has. The checks are `assert` statements: `python -O` removes them.
     """
     if unknown := set(skip) - {check.name for check in TRANSPORT_CHECKS}:
-        raise ValueError(f"there are no checks called {sorted(unknown)}")
+        raise ValueError(f"unknown checks: {sorted(unknown)}")
     failures = []
     for check in TRANSPORT_CHECKS:
         if check.name in skip:

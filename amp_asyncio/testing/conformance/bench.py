@@ -201,7 +201,7 @@ class Bench:
             paused = writer.events[-1:] == ["pause"]
             quiet = quiet + 1 if paused else 0
             if not paused:
-                assert written < 2**26, "pause_writing was not called, though nobody reads"
+                assert written < 2**26, "pause_writing was not called, though the peer does not read"
                 writer.transport.write(piece)
                 written += len(piece)
             await asyncio.sleep(0)

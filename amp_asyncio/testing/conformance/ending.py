@@ -84,7 +84,7 @@ async def writes_after_the_peers_end(bench: Bench) -> None:
         await bench.until(lambda: second.lost, "connection_lost is called after close()")
         await bench.until(lambda: "eof" in first.events, "the end arrives")
         assert first.data == data, "what was written before and after the peer's end arrives"
-        assert second.error is None, f"this is no error: {second.error!r}"
+        assert second.error is None, f"this is not an error: {second.error!r}"
 
 
 # --- another protocol ---
@@ -169,7 +169,7 @@ async def closes_after_what_was_written(bench: Bench) -> None:
         got = len(second.data)
         assert second.data.endswith(b"the last"), f"close() drops nothing: {got} of {written + 8} came"
         assert not early, "connection_lost is called after everything was written"
-        assert first.error is None, f"close() is no error: {first.error!r}"
+        assert first.error is None, f"close() is not an error: {first.error!r}"
 
 
 async def closes_though_reading_is_paused(bench: Bench) -> None:
@@ -214,7 +214,7 @@ async def aborts_at_once(bench: Bench) -> None:
         assert one.is_closing(), "is_closing() is true after abort()"
         assert not first.lost, "abort() does not call connection_lost itself"
         await bench.until(lambda: first.lost, "abort() does not wait for the peer")
-        assert first.error is None, f"abort() is no error: {first.error!r}"
+        assert first.error is None, f"abort() is not an error: {first.error!r}"
         other.resume_reading()
         await bench.until(lambda: second.lost, "the peer is told")
         assert len(second.data) <= written, "the peer gets nothing that was not written"

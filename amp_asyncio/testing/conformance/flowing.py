@@ -29,7 +29,7 @@ async def may_be_closed_as_it_begins(bench: Bench) -> None:
     async with bench.joined(first, second):
         await bench.until(lambda: first.lost, "connection_lost is called after close()")
         await bench.until(lambda: "eof" in second.events or second.lost, "the peer sees the end")
-        assert first.error is None, f"close() is no error: {first.error!r}"
+        assert first.error is None, f"close() is not an error: {first.error!r}"
 
 
 async def may_pause_as_it_begins(bench: Bench) -> None:
