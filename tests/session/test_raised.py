@@ -389,6 +389,7 @@ async def test_a_group_of_losses_is_quiet(caplog: pytest.LogCaptureFixture) -> N
         server.abort()
         with pytest.raises(ConnectionLost):
             await answer
+        client.abort()
         await ended.wait()
     assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
 
