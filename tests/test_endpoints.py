@@ -246,7 +246,14 @@ async def test_what_comes_with_the_end_of_the_handshake_is_not_lost(
 # --- leaving ---
 
 
-@pytest.mark.parametrize("how", ["an exception", "a timeout", "before it was sent"])
+@pytest.mark.parametrize(
+    "how",
+    [
+        "an exception",
+        pytest.param("a timeout", marks=pytest.mark.slow),
+        pytest.param("before it was sent", marks=pytest.mark.slow),
+    ],
+)
 async def test_leaving_by_an_error_gives_up_what_is_asked(how: str) -> None:
     """It does not wait for a responder that never ends."""
     loop = asyncio.get_running_loop()

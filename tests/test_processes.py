@@ -304,6 +304,7 @@ async def test_may_write_after_we_have_closed() -> None:
     assert child.returncode == 7
 
 
+@pytest.mark.slow
 async def test_terminated_and_killed_when_it_does_not_end() -> None:
     child = await spawn(*CHILD, protocol_factory=Parent)
     hanging = child.amp.callRemote(Hang)

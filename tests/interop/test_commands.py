@@ -88,9 +88,9 @@ async def test_asked_back_and_answered_out_of_order(conversation: Conversation, 
 @pytest.mark.parametrize(
     ("scenario", "count", "askers"),
     [
-        ("sums", 10_000, ["ours"]),
-        ("sums", 10_000, ["twisted"]),
-        ("sums", 10_000, ["ours", "twisted"]),
+        pytest.param("sums", 10_000, ["ours"], marks=pytest.mark.slow),
+        pytest.param("sums", 10_000, ["twisted"], marks=pytest.mark.slow),
+        pytest.param("sums", 10_000, ["ours", "twisted"], marks=pytest.mark.slow),
         ("flood", 200, ["ours", "twisted"]),
     ],
 )

@@ -43,6 +43,7 @@ async def test_behind_a_megabyte(conversation: Conversation, asker: str) -> None
     assert await conversation.play(asker, "look_interleaved", 3, 1 << 20) == [numbers, numbers]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("conversation", ["unix-ours"], indirect=True)
 async def test_ten_thousand_in_turn(conversation: Conversation) -> None:
     for asker in ("ours", "twisted"):
