@@ -13,7 +13,7 @@ commands/       argument types, schemas and commands, without asyncio and withou
 tls/            certificates
 transports/     UNIX sockets that carry descriptors, pipes, memory; they know nothing of AMP
 session/        one conversation: calls, responders, StartTLS and switches, the outbox
-connection/     the asyncio protocol between a transport and a session
+connection/     the `asyncio.Protocol` between a transport and a session
 composed.py     how a public class holds its parts
 protocol.py     BinaryBoxProtocol: a connection, as people see it
 dispatcher.py   BoxDispatcher: a conversation, as people see it

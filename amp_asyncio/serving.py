@@ -16,7 +16,6 @@ import socket
 from collections.abc import Awaitable, Callable
 from ssl import SSLContext
 from typing import Any, cast
-from weakref import WeakSet
 
 from .amp import AMP
 from .composed import connection_of
@@ -56,7 +55,7 @@ class Acceptor:
     concerns it is taken out of `options`; it may take `handshake_timeout` seconds if they do not say.
 
     Attributes:
-        connections: the connections of the objects that were made and still exist.
+        connections: those that were accepted, and are not gone.
         shaking: the TLS handshakes that are under way.
         closed: whether what is accepted now is refused.
         lines: writes the log lines that clients can cause by connecting.
@@ -75,7 +74,7 @@ class Acceptor:
         if context is not None:
             self._options = {name: options.pop(name) for name in _TLS_OPTIONS if name in options}
             self._options.setdefault("ssl_handshake_timeout", handshake_timeout)
-        self.connections: WeakSet[Connection] = WeakSet()
+        self.connections: set[Connection] = set()
         self.shaking: set[asyncio.Task[None]] = set()
         self.closed = False
         self.lines = Lines()
@@ -97,6 +96,7 @@ class Acceptor:
             connection = connection_of(amp)
             connection.lines = self.lines
             amp.__amp__.all_lines = self._all_lines
+            connection.served = self.connections
             self.connections.add(connection)
         except Exception as error:
             return _Refusal(error, self.lines)

@@ -127,7 +127,7 @@ def _go_on(connection: Connection, transport: asyncio.Transport) -> None:
     """Go on over TLS: `transport` is on top of the old one, and its own buffer is empty."""
     connection.transport = transport
     logger.info("%r: secured by TLS", connection)
-    connection.outbox.open(transport, connection.loop.call_soon)
+    connection.outbox.open(transport, connection.loop)
     connection.settle(secured=True)
 
 

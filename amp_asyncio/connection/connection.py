@@ -1,4 +1,4 @@
-"""The connection: the `asyncio.BufferedProtocol` between a transport and a session.
+"""The connection: the `asyncio.Protocol` between a transport and a session.
 
 It tells both sides of the beginning and the end, and of what happens in between. What comes is in
 `inbox.py`, what is sent in `session/outbox.py`, and the states in `session/life.py`. How it starts, how
@@ -37,8 +37,11 @@ logger = logging.getLogger("amp_asyncio")
 _ENDED: Final[frozenset[State]] = frozenset((State.LOST, State.SWITCHED))
 
 
-class Connection(asyncio.BufferedProtocol):
+class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
     """One connection of `owner`, which is the object that people see.
+
+    It is a protocol of both kinds. asyncio then reads into its buffer; uvloop, which is faster without
+    one, calls `data_received`.
 
     Attributes:
         owner: what gets the hooks; None once the connection is gone.
@@ -58,6 +61,7 @@ class Connection(asyncio.BufferedProtocol):
         intercepts: whether it overrides what is done for each box that is sent.
         peer_end: what ends the connection when its peer has closed its side and gets no more answers.
         securing: whether the change that is under way is StartTLS.
+        served: the connections of its server, of which this is one until it is gone; None for others.
         peer_finished: whether the peer has closed its side.
         ended_by: what the transport was lost by, while boxes that came before are still given out.
         error: what ended the connection, if it is known better than the transport knows it.
@@ -65,7 +69,6 @@ class Connection(asyncio.BufferedProtocol):
     """
 
     __slots__ = (
-        "__weakref__",
         "_class",
         "_closed",
         "_finish_when_settled",
@@ -88,6 +91,7 @@ class Connection(asyncio.BufferedProtocol):
         "peer_finished",
         "receiver",
         "securing",
+        "served",
         "state",
         "transport",
         "where",
@@ -111,6 +115,7 @@ class Connection(asyncio.BufferedProtocol):
         self.securing = self.peer_finished = False
         self.error: Exception | None = None
         self.ended_by: Exception | None = None
+        self.served: set[Connection] | None = None
         self._class = type(owner)
         self.where = "not connected"
         self.adopts = self.filters = self.intercepts = False
@@ -294,6 +299,8 @@ class Connection(asyncio.BufferedProtocol):
         """Let go of the transport, which is gone or belongs to another protocol, and tell why."""
         started = self.transport is not None
         self.transport = None
+        if self.served is not None:
+            self.served.discard(self)
         self.stop_reading()
         if started:
             self.receiver.end(reason, keep_backlog)

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from ..commands.exchange import Exchange
@@ -72,10 +72,10 @@ class Outbox:
     """
 
     __slots__ = (
-        "_call_soon",
         "_carries",
         "_drained",
         "_locked",
+        "_loop",
         "_parcels",
         "_pieces",
         "_transport",
@@ -98,21 +98,21 @@ class Outbox:
         self.version = 1
         self.max_box_size: int | None = None
         self.log_as: object = None
-        self._pieces: list[bytes] = []
+        self._pieces: list[bytes] | None = None  # An empty list would take memory.
         self._parcels = False  # Whether one of the pieces is a parcel.
         self._turn = False  # Whether something was written in this turn of the loop.
         self._locked = False  # Whether nothing may leave, because the connection is being changed.
         self._carries = False  # Whether descriptors can be sent.
         self._transport: Any = None
-        self._call_soon: Callable[..., Any] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._drained: asyncio.Event | None = None  # Made when somebody waits for room.
 
-    def open(self, transport: Any, call_soon: Callable[..., Any]) -> None:
+    def open(self, transport: Any, loop: asyncio.AbstractEventLoop) -> None:
         """Write to `transport` from now on, an `asyncio.Transport` or what behaves like one."""
         self.closed = None
         self.congested = False
         self._transport = transport
-        self._call_soon = call_soon
+        self._loop = loop
         self._carries = hasattr(transport, "send_descriptor")
 
     # --- boxes ---
@@ -162,7 +162,7 @@ class Outbox:
     def send_descriptors(self, descriptors: Collection[int]) -> None:
         """Send descriptors with the first byte of what is sent next."""
         if descriptors:
-            self._pieces.append(_Parcel.of(b"", descriptors))
+            self._pieces = [*(self._pieces or ()), _Parcel.of(b"", descriptors)]
             self._parcels = True
             if not self._turn:
                 self._begin_turn()
@@ -175,7 +175,10 @@ class Outbox:
             _close(data)
             raise again(self.closed)
         if self._turn or self.reading or self._locked:
-            self._pieces.append(data)
+            if self._pieces is None:
+                self._pieces = [data]
+            else:
+                self._pieces.append(data)
             if type(data) is _Parcel:
                 self._parcels = True
             self.size += len(data)
@@ -200,8 +203,8 @@ class Outbox:
 
     def _begin_turn(self) -> None:
         self._turn = True
-        assert self._call_soon is not None, "it is open"
-        self._call_soon(self._end_turn)
+        assert self._loop is not None, "it is open"
+        self._loop.call_soon(self._end_turn)
 
     def _end_turn(self) -> None:
         self._turn = False
@@ -211,7 +214,7 @@ class Outbox:
         """Write what waits, unless the outbox is locked."""
         if not self._pieces or self._locked:
             return
-        pieces, self._pieces = self._pieces, []
+        pieces, self._pieces = self._pieces, None
         self.size = 0
         if self._parcels:
             self._parcels = False
@@ -303,9 +306,9 @@ class Outbox:
         """Send no more because of `reason`; what waits is dropped, and its descriptors are closed."""
         self.closed = reason
         self._transport = None
-        pieces, self._pieces = self._pieces, []
+        pieces, self._pieces = self._pieces, None
         self.size = 0
-        for piece in pieces:
+        for piece in pieces or ():
             _close(piece)
         self._wake()
 

@@ -13,7 +13,6 @@ import asyncio
 import logging
 import sys
 from collections.abc import Awaitable
-from contextvars import Context
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -23,6 +22,7 @@ from ..wire.boxes import ASK, COMMAND, AmpBox
 from ..wire.costs import box_cost
 from . import answers
 from .backlog import Backlog
+from .contexts import NO_CONTEXT
 from .life import Pause
 from .locators import MethodResponder, Responder, can_wait, is_awaitable
 from .refusals import failing, is_loss, unhandled
@@ -42,9 +42,6 @@ _Tasks: TypeAlias = dict[asyncio.Task[None], tuple[Running, Responder, Awaitable
 
 # What a conversation has before the first responder had to wait: a dictionary takes memory.
 _NO_TASKS: Final[_Tasks] = {}
-
-# What a conversation has before it begins.
-_NO_CONTEXT: Final = Context()
 
 
 class Responders:
@@ -75,7 +72,7 @@ class Responders:
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self.context = _NO_CONTEXT
+        self.context = NO_CONTEXT
         self.tasks = _NO_TASKS
         self._exempt = 0  # How many of them wait until the others are done.
         self._running = 0  # The size of the commands of all but those.

@@ -9,7 +9,6 @@ decided when the conversation is over.
 from __future__ import annotations
 
 import asyncio
-from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
 from ..errors import AmpError, ConnectionLost, NoEmptyBoxes, shortened
@@ -17,6 +16,7 @@ from ..limits import Limits
 from ..logs import Lines
 from ..wire.boxes import ANSWER, COMMAND, ERROR, AmpBox, BoxReceiver, BoxSender
 from .calls import Calls
+from .contexts import present_context
 from .life import Pause
 from .locators import may_claim
 from .outlets import Outlet, SenderOutlet
@@ -104,7 +104,7 @@ class Session:
         self.outlet = outlet or SenderOutlet(sender)
         self.outbox = self.outlet.outbox
         self.started = True
-        self.responders.context = copy_context()
+        self.responders.context = present_context()
         self.calls.begin()
 
     def receive(self, box: AmpBox) -> None:

@@ -24,6 +24,10 @@ __all__ = ["BoxParser", "boxes_in", "parse", "parseString"]
 _EXCERPT = 64
 
 
+# A length that no value has. (One object for all parsers.)
+_NO_LENGTH = MAX_VALUE_LENGTH + 1
+
+
 class BoxParser:
     """An incremental parser: `feed` it bytes, then call `next_box` until that returns None.
 
@@ -54,7 +58,7 @@ class BoxParser:
             raise ValueError(f"AMP has the versions 1 and 2, not {version!r}")
         self.max_box_size = max_box_size
         # The length of a piece that another one follows; no length in version 1.
-        self._full_piece = MAX_VALUE_LENGTH if version == 2 else MAX_VALUE_LENGTH + 1
+        self._full_piece = MAX_VALUE_LENGTH if version == 2 else _NO_LENGTH
         self._clear()
 
     def _clear(self) -> None:

@@ -316,3 +316,26 @@ async def test_responders_are_made_by_the_task_factory_of_the_loop() -> None:
         finally:
             loop.set_task_factory(None)
     assert len(made) == 1
+
+
+async def test_connections_share_contexts_only_where_all_is_the_same() -> None:
+    """Not where values are only equal."""
+    variable: ContextVar[list[int]] = ContextVar("variable")
+    seen: list[list[int]] = []
+
+    class Looking(Math):
+        @Notify.responder
+        def notify(self, data: bytes) -> None:
+            seen.append(variable.get())
+
+    values: list[list[int]] = [[], [], []]
+    values[2] = values[1]
+    amps = []
+    for value in values:
+        variable.set(value)
+        amps.append(limited(Looking)[0])
+    variable.set([1])
+    for amp in amps:
+        amp.data_received(AmpBox(_command=b"Notify", data=b"").serialize())
+        amp.connection_lost(None)
+    assert [id(value) for value in seen] == [id(value) for value in values]
