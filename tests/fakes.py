@@ -89,6 +89,9 @@ class Transport(Watched, asyncio.Transport):
 class Notes(Watched, asyncio.BaseProtocol):
     """Writes down what happens to it."""
 
+    #: Whether it keeps its own side open when its peer has closed the other one.
+    stays_open = False
+
     def __init__(self) -> None:
         super().__init__()
         self.transport: Any = None
@@ -107,8 +110,9 @@ class Notes(Watched, asyncio.BaseProtocol):
         self.data += data
         self.check()
 
-    def eof_received(self) -> None:
+    def eof_received(self) -> bool:
         self.note("eof")
+        return self.stays_open
 
     def pause_writing(self) -> None:
         self.note("pause")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -26,10 +26,12 @@ from amp_asyncio import (
     String,
     Unicode,
     connect,
+    parseString,
     serve,
     unix_connect,
     unix_serve,
 )
+from amp_asyncio.testing import memory_pair
 
 
 class Sum(Command):
@@ -269,6 +271,38 @@ def limited(factory: Any = Math, **limits: Any) -> tuple[Any, Transport]:
     amp.limits = Limits(**limits)
     amp.connection_made(transport)
     return amp, transport
+
+
+class RawPeer(Recorder):
+    """The other end of a connection: it reads and writes bytes, and keeps its side open to the end."""
+
+    stays_open = True
+
+    def boxes(self) -> list[AmpBox]:
+        """Return the boxes that have come."""
+        return parseString(self.data)
+
+    def send(self, *boxes: AmpBox) -> None:
+        self.transport.write(b"".join(box.serialize() for box in boxes))
+
+
+@asynccontextmanager
+async def raw_pair(
+    factory: Callable[[], Any] = Math, extra: Mapping[str, Any] | None = None, **limits: Any
+) -> AsyncIterator[tuple[Any, RawPeer]]:
+    """Connect an AMP in memory to a peer that is not one; abort the connection at the end."""
+    amp, peer = factory(), RawPeer()
+    if limits:
+        amp.limits = Limits(**limits)
+    transports = memory_pair(amp, peer, extra=(extra or {}, {}))
+    try:
+        await peer.until(lambda: peer.transport)
+        yield amp, peer
+    finally:
+        for transport in transports:
+            transport.abort()
+        for transport in transports:
+            await transport.wait_closed()
 
 
 async def turns() -> None:

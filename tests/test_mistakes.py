@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from support import Math, Sum, SwitchTo, connected, listening, on_transport, reach
+from support import Math, Sum, SwitchTo, connected, listening, raw_pair, reach, turns
 
 from amp_asyncio import (
     AMP,
@@ -40,6 +40,7 @@ from amp_asyncio import (
     unix_connect,
     unix_serve,
 )
+from amp_asyncio.testing import pair
 
 
 class Ping(Command):
@@ -167,12 +168,13 @@ def text_of(error: BaseException) -> str:
     ],
 )
 async def test_questions(ask: Callable[[AMP], Any], error: type[Exception], message: str) -> None:
-    amp, transport = on_transport()
-    with pytest.raises(error) as caught:
-        ask(amp)
-    assert text_of(caught.value).partition(": ")[2] == message
-    assert transport.written == []
-    assert amp.callRemote(Ping).cancel(), "the connection goes on"
+    async with raw_pair() as (amp, peer):
+        with pytest.raises(error) as caught:
+            ask(amp)
+        assert text_of(caught.value).partition(": ")[2] == message
+        await turns()
+        assert peer.data == b""
+        assert amp.callRemote(Ping).cancel(), "the connection goes on"
 
 
 @pytest.mark.parametrize(
@@ -205,11 +207,11 @@ def test_values(argument: Argument, value: Any, message: str) -> None:
 
 async def test_an_answer_that_is_not_awaited() -> None:
     """The future is one of the event loop, with messages of its own; the guide shows what to write."""
-    amp, _ = on_transport()
-    answer = amp.callRemote(Sum, a=1, b=2)
-    with pytest.raises(TypeError, match="Future' object is not subscriptable"):
-        answer["total"]  # type: ignore[index]
-    answer.cancel()
+    async with pair(Math) as (_, amp):
+        answer = amp.callRemote(Sum, a=1, b=2)
+        with pytest.raises(TypeError, match="Future' object is not subscriptable"):
+            answer["total"]  # type: ignore[index]
+        answer.cancel()
     guide = (pathlib.Path(__file__).parent.parent / "examples" / "services.md").read_text()
     assert "'_asyncio.Future' object is not subscriptable" in guide
     assert "create_task(book(hotel, room))" in guide
@@ -498,11 +500,11 @@ async def test_servers_and_connections() -> None:
 
 
 async def test_a_connection_that_is_closing() -> None:
-    amp, _ = on_transport()
-    amp.finish_writing()
-    assert repr(amp).endswith(", closing>")
-    amp.connection_lost(None)
-    assert repr(amp).endswith(", closed>")
+    async with pair(Math) as (_, amp):
+        amp.finish_writing()
+        assert repr(amp).endswith(", closing>")
+        await amp.wait_closed()
+        assert repr(amp).endswith(", closed>")
 
 
 async def test_children() -> None:

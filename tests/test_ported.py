@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from fakes import Sender
-from support import Divide, Echo, Sum, on_transport
+from support import Divide, Echo, Sum, raw_pair, turns
 
 import amp_asyncio
 from amp_asyncio import (
@@ -167,15 +167,16 @@ class Chunked(Command):
 
 
 async def test_arguments_that_only_makeArguments_knows() -> None:
-    amp, transport = on_transport()
-    answer = amp.callRemote(Chunked, text="ab", parts=["x"], Class=1)
-    answer.cancel()
-    [box] = transport.boxes()
-    assert box[b"parts"] == ListOf(Unicode()).toString(["x", "a", "b"])
-    with pytest.raises(InvalidSignature, match="the command Chunked: missing parts"):
-        amp.callRemote(Chunked, text="ab")
-    with pytest.raises(InvalidSignature, match="the command Chunked: unknown other"):
-        amp.callRemote(Chunked, parts=[], other=1)
+    async with raw_pair() as (amp, peer):
+        answer = amp.callRemote(Chunked, text="ab", parts=["x"], Class=1)
+        answer.cancel()
+        await turns()
+        [box] = peer.boxes()
+        assert box[b"parts"] == ListOf(Unicode()).toString(["x", "a", "b"])
+        with pytest.raises(InvalidSignature, match="the command Chunked: missing parts"):
+            amp.callRemote(Chunked, text="ab")
+        with pytest.raises(InvalidSignature, match="the command Chunked: unknown other"):
+            amp.callRemote(Chunked, parts=[], other=1)
 
 
 @pytest.mark.parametrize(

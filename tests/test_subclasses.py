@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from fakes import Recorder, Transport
+from fakes import Recorder
 from support import Echo, Math, Notify, Patient, Sum, Switching, SwitchTo, Wait, turns
 from ways import joined, reached, serving
 
@@ -342,12 +342,12 @@ async def test_a_subclass_that_sets_its_transport(
         assert client.transport.get_extra_info("sockname") is not None
         assert client.refused
         with pytest.raises(AttributeError, match="transport"):
-            client.transport = Transport()
+            client.transport = asyncio.Transport()
         await client.close(timeout=5)
         await server.close(timeout=5)
         assert client.transport is None
         with pytest.raises(AttributeError, match="transport"):
-            client.transport = Transport()
+            client.transport = asyncio.Transport()
     assert not caplog.records
 
 

@@ -6,7 +6,7 @@ import asyncio
 from typing import Any, ClassVar
 
 import pytest
-from support import Divide, Sum, on_transport, turns
+from support import Divide, Sum, raw_pair, turns
 
 from amp_asyncio import (
     PROTOCOL_ERRORS,
@@ -21,6 +21,7 @@ from amp_asyncio import (
     UnhandledCommand,
     UnknownRemoteError,
 )
+from amp_asyncio.testing import ScriptedPeer, pair
 
 
 class Demanding(Exception):
@@ -200,33 +201,32 @@ async def test_asking() -> None:
     class Tell(Sum):
         requiresAnswer = False
 
-    amp, transport = on_transport()
-    answer, told = amp.callRemote(Sum, a=1, b=2), amp.callRemote(Tell, a=3, b=4)
-    assert await told is None
-    await turns()
-    assert transport.boxes() == [
-        {b"_command": b"Sum", b"_ask": b"1", b"a": b"1", b"b": b"2"},
-        {b"_command": b"Tell", b"a": b"3", b"b": b"4"},
-    ]
-    assert not answer.done()
-    answer.cancel()
+    async with raw_pair() as (amp, peer):
+        answer, told = amp.callRemote(Sum, a=1, b=2), amp.callRemote(Tell, a=3, b=4)
+        assert await told is None
+        await turns()
+        assert peer.boxes() == [
+            {b"_command": b"Sum", b"_ask": b"1", b"a": b"1", b"b": b"2"},
+            {b"_command": b"Tell", b"a": b"3", b"b": b"4"},
+        ]
+        assert not answer.done()
+        answer.cancel()
 
 
 async def test_answers() -> None:
-    amp, _ = on_transport()
-    answer, raw = amp.callRemote(Sum, a=1, b=2), amp.callRemoteString("Sum", a=b"1", b=b"2")
-    for tag in (b"1", b"2"):
-        amp.data_received(AmpBox(_answer=tag, total=b"3").serialize())
-    assert await answer == {"total": 3}
-    assert await raw == {b"_answer": b"2", b"total": b"3"}
+    async with pair(ScriptedPeer) as (peer, amp):
+        peer.expect(Sum, a=1, b=2).answer({"total": 3})
+        peer.expect(Sum, a=1, b=2).answer({"total": 3})
+        answer, raw = amp.callRemote(Sum, a=1, b=2), amp.callRemoteString("Sum", a=b"1", b=b"2")
+        assert await answer == {"total": 3}
+        assert await raw == {b"_answer": b"2", b"total": b"3"}
 
 
 async def test_answer_that_does_not_parse() -> None:
-    amp, _ = on_transport()
-    answer = amp.callRemote(Sum, a=1, b=2)
-    amp.data_received(AmpBox(_answer=b"1", total=b"x").serialize())
-    with pytest.raises(MalformedAmpBox, match="the answer to Sum: b'total' is b'x'"):
-        await answer
+    async with pair(ScriptedPeer) as (peer, amp):
+        peer.expect(Sum).write(AmpBox(_answer=b"1", total=b"x").serialize())
+        with pytest.raises(MalformedAmpBox, match="the answer to Sum: b'total' is b'x'"):
+            await amp.callRemote(Sum, a=1, b=2)
 
 
 @pytest.mark.parametrize(
@@ -239,12 +239,13 @@ async def test_answer_that_does_not_parse() -> None:
 )
 @pytest.mark.parametrize("by_name", [False, True])
 async def test_nobody_waits(late: AmpBox, by_name: bool) -> None:
-    amp, transport = on_transport()
-    answer = amp.callRemoteString("Sum") if by_name else amp.callRemote(Sum, a=1, b=2)
-    answer.cancel()
-    amp.data_received(late.serialize())
-    assert answer.cancelled()
-    assert transport.done == []
+    async with raw_pair() as (amp, peer):
+        answer = amp.callRemoteString("Sum") if by_name else amp.callRemote(Sum, a=1, b=2)
+        answer.cancel()
+        peer.send(late)
+        await turns()
+        assert answer.cancelled()
+        assert peer.events == ["made"], "the connection goes on"
 
 
 class Open(Derived):
@@ -270,13 +271,12 @@ class Open(Derived):
     ],
 )
 async def test_failures(command: type[Command] | None, code: bytes, kind: type[Exception]) -> None:
-    amp, _ = on_transport()
-    answer = amp.callRemoteString("Any") if command is None else amp.callRemote(command, a=1)
-    error = AmpBox(_error=b"1", _error_code=code, _error_description=b"the text")
-    amp.data_received(error.serialize())
-    with pytest.raises(kind, match="the text") as caught:
-        await answer
-    assert type(caught.value) is kind
+    async with raw_pair() as (amp, peer):
+        answer = amp.callRemoteString("Any") if command is None else amp.callRemote(command, a=1)
+        peer.send(AmpBox(_error=b"1", _error_code=code, _error_description=b"the text"))
+        with pytest.raises(kind, match="the text") as caught:
+            await answer
+        assert type(caught.value) is kind
 
 
 def test_protocol_errors() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from typing import Any
 
@@ -10,7 +9,18 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from samples import PIECE, SIZES, sample
-from support import Echo, Math, cause_of_loss, connected, content, limited, open_descriptors, pipe_with
+from support import (
+    Echo,
+    Math,
+    cause_of_loss,
+    connected,
+    content,
+    limited,
+    open_descriptors,
+    pipe_with,
+    raw_pair,
+    turns,
+)
 
 from amp_asyncio import (
     AMP,
@@ -189,47 +199,47 @@ class Doubling(Math):
 
 @pytest.mark.parametrize("command", [Echo, Optional])
 async def test_a_question_at_the_limit_and_one_byte_over(command: type[Command]) -> None:
-    client, transport = limited(max_box_size=10_000)
     box = AmpBox(_command=command.commandName, _ask=b"1", data=b"")
     most = 10_000 - len(box.serialize()) - 3 * PAIR_OVERHEAD
-    with pytest.raises(TooLong, match="local box too long: 3 pairs .* limit of 10000 bytes") as caught:
-        client.callRemote(command, data=bytes(most + 1))
-    assert (caught.value.isKey, caught.value.isLocal, caught.value.value) == (False, True, b"")
-    client.callRemote(command, data=bytes(most)).cancel()
-    await asyncio.sleep(0)
-    [written] = transport.written
-    parser = BoxParser(10_000)
-    parser.feed(written)
-    assert parser.next_box() == {**box, b"data": bytes(most)}
+    too_long = "local box too long: 3 pairs .* limit of 10000 bytes"
+    async with raw_pair(max_box_size=10_000) as (client, peer):
+        with pytest.raises(TooLong, match=too_long) as caught:
+            client.callRemote(command, data=bytes(most + 1))
+        assert (caught.value.isKey, caught.value.isLocal, caught.value.value) == (False, True, b"")
+        client.callRemote(command, data=bytes(most)).cancel()
+        await turns()
+        parser = BoxParser(10_000)
+        parser.feed(peer.data)
+        assert parser.next_box() == {**box, b"data": bytes(most)}
+        assert parser.next_box() is None
+        assert not parser.in_box
 
 
 @pytest.mark.parametrize("command", [Echo, Optional])
 async def test_a_question_that_waits_is_refused_where_it_is_asked(command: type[Command]) -> None:
-    client, transport = limited(max_box_size=10_000, window=10_000)
-    client.callRemote(command, data=bytes(6_000)).cancel()
-    with pytest.raises(TooLong, match="local box too long"):
-        client.callRemote(command, data=bytes(10_000))
-    later = client.callRemote(command, data=bytes(6_000))
-    with pytest.raises(TooLong, match="local box too long"):
-        client.callRemote(command, data=bytes(10_000))
-    client.data_received(AmpBox(_answer=b"1", data=b"").serialize())
-    client.data_received(AmpBox(_answer=b"2", data=b"x").serialize())
-    assert (await later)["data"] == b"x"
-    await asyncio.sleep(0)
-    assert [box[b"_ask"] for box in parseString(b"".join(transport.written))] == [b"1", b"2"]
+    async with raw_pair(max_box_size=10_000, window=10_000) as (client, peer):
+        client.callRemote(command, data=bytes(6_000)).cancel()
+        with pytest.raises(TooLong, match="local box too long"):
+            client.callRemote(command, data=bytes(10_000))
+        later = client.callRemote(command, data=bytes(6_000))
+        with pytest.raises(TooLong, match="local box too long"):
+            client.callRemote(command, data=bytes(10_000))
+        peer.send(AmpBox(_answer=b"1", data=b""), AmpBox(_answer=b"2", data=b"x"))
+        assert (await later)["data"] == b"x"
+        await turns()
+        assert [box[b"_ask"] for box in peer.boxes()] == [b"1", b"2"]
 
 
 async def test_a_command_without_an_answer_that_waits() -> None:
-    client, transport = limited(max_box_size=10_000, window=10_000)
-    client.callRemote(Echo, data=bytes(6_000)).cancel()
-    waits = client.callRemoteString(b"Note", requiresAnswer=False, data=bytes(6_000))
-    with pytest.raises(TooLong, match="local box too long"):
-        client.callRemoteString(b"Note", requiresAnswer=False, data=bytes(10_000))
-    client.data_received(AmpBox(_answer=b"1", data=b"").serialize())
-    assert await waits is None
-    await asyncio.sleep(0)
-    boxes = parseString(b"".join(transport.written))
-    assert [box.get(b"_ask") for box in boxes] == [b"1", None]
+    async with raw_pair(max_box_size=10_000, window=10_000) as (client, peer):
+        client.callRemote(Echo, data=bytes(6_000)).cancel()
+        waits = client.callRemoteString(b"Note", requiresAnswer=False, data=bytes(6_000))
+        with pytest.raises(TooLong, match="local box too long"):
+            client.callRemoteString(b"Note", requiresAnswer=False, data=bytes(10_000))
+        peer.send(AmpBox(_answer=b"1", data=b""))
+        assert await waits is None
+        await turns()
+        assert [box.get(b"_ask") for box in peer.boxes()] == [b"1", None]
 
 
 @pytest.mark.parametrize("command", [Double, Optional])

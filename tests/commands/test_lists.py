@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from support import connected, limited, open_descriptors, turns
+from support import connected, limited, open_descriptors, raw_pair, turns
 
 from amp_asyncio import (
     AMP,
@@ -61,10 +61,11 @@ async def test_a_list_counts_what_it_becomes(argument: Argument, value: Any, obj
     # (The parser counts the lengths of the pairs, too.)
     limits = ((size, False), (size - 1, True)) if objects else ((size + 20, False),)
     for limit, refused in limits:
-        amp, transport = limited(Server, max_box_size=limit)
-        amp.data_received(question.serialize())
-        assert (b"_error" in transport.boxes()[0]) is refused
-        assert transport.done == [], "only the command is refused"
+        async with raw_pair(Server, max_box_size=limit) as (_, peer):
+            peer.send(question)
+            await turns()
+            assert (b"_error" in peer.boxes()[0]) is refused
+            assert peer.events == ["made"], "only the command is refused"
 
 
 class Numbers(Command):
@@ -81,10 +82,11 @@ class Grow(AMP):
 
 
 async def test_a_question_with_too_long_a_list_is_not_sent() -> None:
-    amp, transport = limited(max_box_size=60_000)
-    with pytest.raises(TooLong, match="pairs and elements of lists exceed max_box_size, the limit"):
-        amp.callRemote(Numbers, numbers=600 * [1])
-    assert transport.written == []
+    async with raw_pair(max_box_size=60_000) as (amp, peer):
+        with pytest.raises(TooLong, match="pairs and elements of lists exceed max_box_size, the limit"):
+            amp.callRemote(Numbers, numbers=600 * [1])
+        await turns()
+        assert peer.data == b""
 
 
 async def test_an_answer_with_too_long_a_list_fails(caplog: pytest.LogCaptureFixture) -> None:
@@ -110,14 +112,13 @@ async def test_too_long_a_list_in_an_answer_is_an_error_of_that_call() -> None:
 
 
 async def test_lists_count_towards_the_window() -> None:
-    amp, transport = limited(window=50_000, max_backlog=50_000)
-    answers = [amp.callRemote(Numbers, numbers=300 * [1]) for _ in range(2)]
-    assert len(transport.boxes()) == 1
-    amp.data_received(AmpBox(_answer=b"1", numbers=b"").serialize())
-    assert await answers[0] == {"numbers": []}
-    assert len(transport.boxes()) == 2
-    amp.data_received(AmpBox(_answer=b"2", numbers=b"").serialize())
-    await answers[1]
+    async with raw_pair(window=50_000, max_backlog=50_000) as (amp, peer):
+        answers = [amp.callRemote(Numbers, numbers=300 * [1]) for _ in range(2)]
+        for number, answer in enumerate(answers, 1):
+            await turns()
+            assert len(peer.boxes()) == number
+            peer.send(AmpBox(_answer=b"%d" % number, numbers=b""))
+            assert await answer == {"numbers": []}
 
 
 async def test_a_list_that_is_read_in_another_way_is_not_counted() -> None:
@@ -133,9 +134,10 @@ async def test_a_list_that_is_read_in_another_way_is_not_counted() -> None:
         def pack(self, values: list[bytes]) -> dict[str, Any]:
             return {}
 
-    amp, transport = limited(Server, max_box_size=1000)
-    amp.data_received(AmpBox(_command=b"Pack", _ask=b"1", values=b"\0\0" * 100).serialize())
-    assert transport.boxes() == [{b"_answer": b"1"}]
+    async with raw_pair(Server, max_box_size=1000) as (_, peer):
+        peer.send(AmpBox(_command=b"Pack", _ask=b"1", values=b"\0\0" * 100))
+        await turns()
+        assert peer.boxes() == [{b"_answer": b"1"}]
 
 
 @pytest.mark.parametrize("string", [b"\0\x05ab", b"\0", b"\0\1x", b"\0\1x\0\x09", b"\0\1x\0\0"])
@@ -148,12 +150,14 @@ async def test_a_list_that_does_not_parse(string: bytes, caplog: pytest.LogCaptu
         def pairs(self, values: Any) -> dict[str, Any]:
             raise AssertionError
 
-    amp, transport = limited(Server)
-    amp.data_received(AmpBox(_command=b"Pairs", _ask=b"1", values=string).serialize())
-    amp.data_received(AmpBox(_command=b"Numbers", _ask=b"2", numbers=string).serialize())
-    boxes = transport.boxes()
-    assert boxes[0][b"_error_code"] == b"UNKNOWN"
-    assert transport.done == []
+    async with raw_pair(Server) as (_, peer):
+        peer.send(
+            AmpBox(_command=b"Pairs", _ask=b"1", values=string),
+            AmpBox(_command=b"Numbers", _ask=b"2", numbers=string),
+        )
+        await turns()
+        assert [box[b"_error_code"] for box in peer.boxes()] == 2 * [b"UNKNOWN"]
+        assert peer.events == ["made"]
 
 
 async def test_a_long_list_is_the_last_of_its_turn() -> None:

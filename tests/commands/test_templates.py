@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from typing import Any
 
 import pytest
-from fakes import Transport
 from hypothesis import example, given
 from hypothesis import strategies as st
+from support import raw_pair, turns
 from twisted.protocols import amp as twisted_amp
 
 from amp_asyncio import AMP, AmpBox, Argument, Command, Integer, ListOf, String, parseString
 from amp_asyncio.commands.schemas import RESERVED, Schema, python_name
 from amp_asyncio.commands.templates import Template
+from amp_asyncio.testing import pair
 from amp_asyncio.wire.boxes import ANSWER, ASK, COMMAND
 from amp_asyncio.wire.costs import PAIR_OVERHEAD, box_cost
 
@@ -105,14 +105,12 @@ class Math(AMP):
 
 async def converse(kind: type[AMP], command: type[Command] = Sum) -> bytes:
     """Return what is written for a question and for an answer."""
-    amp, transport = kind(), Transport()
-    amp.connection_made(transport)
-    future = amp.callRemote(command, a=13, b=81)
-    amp.data_received(AmpBox(_command=b"Sum", _ask=b"7", a=b"1", b=b"2").serialize())
-    amp.data_received(AmpBox(_answer=b"1", total=b"94").serialize())
-    assert await future == {"total": 94}
-    await asyncio.sleep(0)  # What was sent is written at the end of the turn.
-    return b"".join(transport.written)
+    async with raw_pair(kind) as (amp, peer):
+        future = amp.callRemote(command, a=13, b=81)
+        peer.send(AmpBox(_command=b"Sum", _ask=b"7", a=b"1", b=b"2"), AmpBox(_answer=b"1", total=b"94"))
+        assert await future == {"total": 94}
+        await turns()
+        return peer.data
 
 
 class Boxed(AmpBox):
@@ -202,9 +200,7 @@ async def test_an_override_of_sendBox_sees_the_boxes() -> None:
 
 
 async def test_a_question_on_a_connection_that_is_just_closing() -> None:
-    amp, transport = Math(), Transport()
-    amp.connection_made(transport)
-    amp.finish_writing()
-    with pytest.raises(ConnectionError):
-        await amp.callRemote(Sum, a=1, b=2)
-    amp.abort()
+    async with pair(Math) as (_, amp):
+        amp.finish_writing()
+        with pytest.raises(ConnectionError):
+            await amp.callRemote(Sum, a=1, b=2)

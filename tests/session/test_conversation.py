@@ -22,6 +22,7 @@ from support import (
     listening,
     on_transport,
     raw_client,
+    raw_pair,
     reach,
     turns,
 )
@@ -154,25 +155,25 @@ async def test_an_argument_that_asks_while_it_is_encoded(size: int) -> None:
         arguments = [(b"number", Asking())]
 
     inner: list[asyncio.Future[Any]] = []
-    amp, transport = on_transport()
-    if size == 1:
-        outer = amp.callRemote(Ask, number=1)
-        await turns()
-        for number, box in enumerate(transport.boxes()):
-            assert box[b"_command"] == (b"Sum", b"Ask")[number]
-            answer = AmpBox(_answer=box[b"_ask"])
-            if box[b"_command"] == b"Sum":
-                answer[b"total"] = b"2"
-            amp.data_received(answer.serialize())
-        assert await outer == {}
-        assert await inner[0] == {"total": 2}
-    else:
-        with pytest.raises(TooLong):
-            amp.callRemote(Ask, number=1)
-    amp.connection_lost(None)
+    async with raw_pair() as (amp, peer):
+        if size == 1:
+            outer = amp.callRemote(Ask, number=1)
+            await turns()
+            for number, box in enumerate(peer.boxes()):
+                assert box[b"_command"] == (b"Sum", b"Ask")[number]
+                answer = AmpBox(_answer=box[b"_ask"])
+                if box[b"_command"] == b"Sum":
+                    answer[b"total"] = b"2"
+                peer.send(answer)
+            assert await outer == {}
+            assert await inner[0] == {"total": 2}
+        else:
+            with pytest.raises(TooLong):
+                amp.callRemote(Ask, number=1)
+            await turns()
     for future in inner:
         future.exception()
-    tags = [box[b"_ask"] for box in transport.boxes()]
+    tags = [box[b"_ask"] for box in peer.boxes()]
     assert len(set(tags)) == len(tags)
 
 
@@ -185,13 +186,13 @@ async def test_a_box_sender_that_asks_and_then_fails() -> None:
             super().sendBox(box)
 
     inner: list[asyncio.Future[Any]] = []
-    amp, transport = on_transport(Failing)
-    with pytest.raises(ValueError, match="not this one"):
-        amp.callRemote(Echo, data=b"x")
-    (asked,) = transport.boxes()
-    amp.data_received(AmpBox(_answer=asked[b"_ask"], total=b"2").serialize())
-    assert await inner[0] == {"total": 2}
-    amp.connection_lost(None)
+    async with raw_pair(Failing) as (amp, peer):
+        with pytest.raises(ValueError, match="not this one"):
+            amp.callRemote(Echo, data=b"x")
+        await turns()
+        (asked,) = peer.boxes()
+        peer.send(AmpBox(_answer=asked[b"_ask"], total=b"2"))
+        assert await inner[0] == {"total": 2}
 
 
 async def test_a_box_sender_that_ends_the_connection() -> None:
