@@ -12,8 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from fakes import Transport
-from support import Math, Sum, limited, listening, raw_client, reach, turns
+from support import Math, Sum, listening, raw_client, raw_pair, reach, turns
 
 from amp_asyncio import AMP, AmpBox, Command, String, UnknownRemoteError
 from amp_asyncio.logs import Lines
@@ -71,8 +70,8 @@ class Failing(AMP):
         raise AssertionError
 
 
-def box(called: bytes, **values: bytes) -> bytes:
-    return AmpBox(_command=called, **values).serialize()
+def box(called: bytes, **values: bytes) -> AmpBox:
+    return AmpBox(_command=called, **values)
 
 
 def lines(caplog: pytest.LogCaptureFixture, level: int = logging.WARNING) -> list[logging.LogRecord]:
@@ -90,9 +89,9 @@ def left_out(caplog: pytest.LogCaptureFixture) -> int:
 async def test_the_text_of_a_peer_is_escaped_and_shortened(
     name: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
-    amp, _ = limited(Failing)
-    amp.data_received(box(name, data=EVIL.encode()[:60_000]))
-    await turns()
+    async with raw_pair(Failing) as (_, peer):
+        peer.send(box(name, data=EVIL.encode()[:60_000]))
+        await turns()
     assert len(lines(caplog)) == 1
     assert "evil" in caplog.text
     assert not re.search(r"[\x1b\x9b\r\u202e]|^\s*2026-01-01", caplog.text, re.MULTILINE)
@@ -100,9 +99,9 @@ async def test_the_text_of_a_peer_is_escaped_and_shortened(
 
 
 async def test_a_traceback_says_what_python_says(caplog: pytest.LogCaptureFixture) -> None:
-    amp, _ = limited(Failing)
-    amp.data_received(box(b"Crash", data=b"text") + box(b"Crash", data=b"suppressed"))
-    await turns()
+    async with raw_pair(Failing) as (_, peer):
+        peer.send(box(b"Crash", data=b"text"), box(b"Crash", data=b"suppressed"))
+        await turns()
     first, second = lines(caplog)
     assert first.exc_info
     assert first.exc_text
@@ -144,11 +143,10 @@ async def test_a_long_chain_of_errors_is_cut(caplog: pytest.LogCaptureFixture) -
 
 @pytest.mark.parametrize("name", [b"Unheard", b"Fail", b"Crash", b"Read"])
 async def test_a_peer_cannot_cause_many_lines(name: bytes, caplog: pytest.LogCaptureFixture) -> None:
-    amp, _ = limited(Failing)
-    for _ in range(10):
-        amp.data_received(box(name, data=b"x") * 50)
-        await turns()
-    amp.connection_lost(None)
+    async with raw_pair(Failing) as (_, peer):
+        for _ in range(10):
+            peer.send(*50 * [box(name, data=b"x")])
+            await turns()
     written = [each for each in lines(caplog) if "were left out" not in each.getMessage()]
     assert len(written) < 60
     assert len(written) + left_out(caplog) == 500
@@ -182,7 +180,7 @@ async def test_many_connections_cannot_cause_many_lines(caplog: pytest.LogCaptur
     async with listening(Failing) as server, reach(server) as other:
         for _ in range(25):
             async with raw_client(server) as (reader, writer):
-                writer.write(box(b"Unheard") * 30)
+                writer.write(box(b"Unheard").serialize() * 30)
                 writer.write_eof()
                 await reader.read()
         with pytest.raises(UnknownRemoteError):
@@ -215,12 +213,12 @@ async def test_a_peer_that_hangs_up_while_it_is_asked_causes_no_error(
             await self.callRemote(Sum, a=1, b=1)
             raise AssertionError
 
-    amp, transport = limited(Asking)
-    amp.data_received(AmpBox(_command=b"Crash", _ask=b"1", data=b"").serialize())
-    await turns()
-    amp.eof_received()
-    await transport.until(lambda: transport.done)
-    assert transport.boxes()[-1][b"_error_code"] == b"UNKNOWN"
+    async with raw_pair(Asking) as (_, peer):
+        peer.send(box(b"Crash", _ask=b"1", data=b""))
+        await turns()
+        peer.transport.write_eof()
+        await peer.until(lambda: "eof" in peer.events)
+        assert peer.boxes()[-1][b"_error_code"] == b"UNKNOWN"
     (record,) = lines(caplog)
     assert record.levelno == logging.WARNING
     assert not record.exc_info
@@ -228,19 +226,17 @@ async def test_a_peer_that_hangs_up_while_it_is_asked_causes_no_error(
 
 
 async def test_starttls_inside_tls_causes_no_error(caplog: pytest.LogCaptureFixture) -> None:
-    transport, amp = Transport(), Math()
-    transport.get_extra_info = lambda name, default=None: name == "sslcontext"  # type: ignore[method-assign]
-    transport.protocol = amp
-    amp.connection_made(transport)
-    amp.data_received(AmpBox(_command=b"StartTLS", _ask=b"1").serialize())
-    assert transport.boxes()[0][b"_error_code"] == b"UNKNOWN"
-    (record,) = lines(caplog)
-    assert record.levelno == logging.WARNING
-    assert not record.exc_info
-    assert "it can be started only once" in record.getMessage()
-    amp.data_received(AmpBox(_command=b"Sum", _ask=b"2", a=b"1", b=b"1").serialize())
-    await turns()
-    assert transport.boxes()[1][b"total"] == b"2"
+    async with raw_pair(extra={"sslcontext": True}) as (_, peer):
+        peer.send(box(b"StartTLS", _ask=b"1"))
+        await turns()
+        assert peer.boxes()[0][b"_error_code"] == b"UNKNOWN"
+        (record,) = lines(caplog)
+        assert record.levelno == logging.WARNING
+        assert not record.exc_info
+        assert "it can be started only once" in record.getMessage()
+        peer.send(box(b"Sum", _ask=b"2", a=b"1", b=b"1"))
+        await turns()
+        assert peer.boxes()[1][b"total"] == b"2"
 
 
 # --- out of descriptors ---

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 import pytest
-from fakes import Transport
 from support import (
     Echo,
     Math,
     Notify,
     Patient,
+    RawPeer,
     Sum,
     Wait,
     connected,
     limited,
     listening,
     on_transport,
+    raw_pair,
     reach,
     turns,
 )
@@ -164,81 +164,79 @@ async def test_calls_from_outside_are_refused() -> None:
 # --- a peer that goes on asking, in bytes ---
 
 
-def question(called: bytes, tag: int, **values: bytes) -> bytes:
-    return AmpBox(_command=called, _ask=b"%x" % tag, **values).serialize()
+def question(called: bytes, tag: int, **values: bytes) -> AmpBox:
+    return AmpBox(_command=called, _ask=b"%x" % tag, **values)
 
 
-def answered(transport: Transport) -> list[bytes]:
-    return [box[b"_answer"] for box in transport.boxes() if b"_answer" in box]
+def answered(boxes: list[AmpBox]) -> list[bytes]:
+    return [box[b"_answer"] for box in boxes if b"_answer" in box]
 
 
-async def closing_worker() -> tuple[Any, Transport, asyncio.Task[None]]:
-    """Return a worker that closes while it runs the peer's command of tag 1."""
-    amp, transport = on_transport(Worker)
-    worker: Any = amp
-    amp.data_received(question(b"Relay", 1, depth=b"1"))
-    await worker.began.wait()
-    closing = asyncio.ensure_future(amp.close(timeout=5))
-    await turns()
-    return worker, transport, closing
+async def half_closed(amp: AMP, peer: RawPeer) -> None:
+    """Wait until `amp` has closed its side of the connection, and only that."""
+    await peer.until(lambda: "eof" in peer.events)
+    assert amp.transport is not None
+    assert not amp.transport.is_closing()
 
 
 async def test_new_commands_wait_until_a_responder_asks() -> None:
-    amp, transport, closing = await closing_worker()
-    amp.data_received(question(b"Sum", 2, a=b"1", b=b"2"))
-    amp.data_received(question(b"Echo", 3, data=b"x"))
-    await turns()
-    assert transport.boxes() == [], "no question of ours is open"
-    amp.gate.set()
-    await transport.until(lambda: len(transport.boxes()) == 3)
-    asked = [box for box in transport.boxes() if b"_command" in box]
-    assert asked == [{b"_command": b"Relay", b"_ask": b"1", b"depth": b"0"}]
-    assert sorted(answered(transport)) == [b"2", b"3"], "the peer's responder may need them"
-    amp.data_received(question(b"Sum", 4, a=b"1", b=b"2"))
-    await turns()
-    assert sorted(answered(transport)) == [b"2", b"3", b"4"], "the question is open"
-    amp.data_received(AmpBox(_answer=b"1", hops=b"0").serialize())
-    await transport.until(lambda: "write_eof" in transport.done)
-    assert sorted(answered(transport)) == [b"1", b"2", b"3", b"4"]
-    amp.connection_lost(None)
-    await closing
+    async with raw_pair(Worker) as (amp, peer):
+        peer.send(question(b"Relay", 1, depth=b"1"))
+        await amp.began.wait()
+        closing = asyncio.ensure_future(amp.close(timeout=5))
+        await turns()
+        peer.send(question(b"Sum", 2, a=b"1", b=b"2"), question(b"Echo", 3, data=b"x"))
+        await turns()
+        assert peer.boxes() == [], "no question of ours is open"
+        amp.gate.set()
+        await peer.until(lambda: len(peer.boxes()) == 3)
+        asked = [box for box in peer.boxes() if b"_command" in box]
+        assert asked == [{b"_command": b"Relay", b"_ask": b"1", b"depth": b"0"}]
+        assert sorted(answered(peer.boxes())) == [b"2", b"3"], "the peer's responder may need them"
+        peer.send(question(b"Sum", 4, a=b"1", b=b"2"))
+        await turns()
+        assert sorted(answered(peer.boxes())) == [b"2", b"3", b"4"], "the question is open"
+        peer.send(AmpBox(_answer=b"1", hops=b"0"))
+        await half_closed(amp, peer)
+        assert sorted(answered(peer.boxes())) == [b"1", b"2", b"3", b"4"]
+        peer.transport.close()
+        await closing
 
 
 async def test_new_commands_begin_after_those_that_waited_before() -> None:
     amp, transport = limited(Worker, max_concurrent_responders=1)
-    amp.data_received(question(b"Relay", 1, depth=b"1"))
+    amp.data_received(question(b"Relay", 1, depth=b"1").serialize())
     await amp.began.wait()
-    amp.data_received(question(b"Sum", 2, a=b"1", b=b"2"))
+    amp.data_received(question(b"Sum", 2, a=b"1", b=b"2").serialize())
     closing = asyncio.ensure_future(amp.close(timeout=5))
     await turns()
-    amp.data_received(question(b"Sum", 3, a=b"1", b=b"2"))
+    amp.data_received(question(b"Sum", 3, a=b"1", b=b"2").serialize())
     amp.gate.set()
     await transport.until(transport.boxes)
     amp.data_received(AmpBox(_answer=b"1", hops=b"0").serialize())
     await transport.until(lambda: "write_eof" in transport.done)
-    assert answered(transport) == [b"1", b"2", b"3"]
+    assert answered(transport.boxes()) == [b"1", b"2", b"3"]
     amp.connection_lost(None)
     await closing
 
 
 async def test_new_commands_are_not_begun_when_nobody_asks() -> None:
-    amp, transport = on_transport(Patient)
-    patient: Any = amp
-    amp.data_received(question(b"Wait", 1, name=b"x"))
-    await patient.started.get()
-    closing = asyncio.ensure_future(amp.close(timeout=5))
-    await turns()
-    amp.data_received(question(b"Sum", 2, a=b"1", b=b"2"))
-    amp.data_received(question(b"Wait", 3, name=b"y"))
-    patient.let("x")
-    await transport.until(lambda: "write_eof" in transport.done)
-    assert answered(transport) == [b"1"]
-    assert patient.started.empty()
-    amp.connection_lost(None)
-    await closing
-    await turns()
-    assert answered(transport) == [b"1"]
-    assert patient.started.empty()
+    async with raw_pair(Patient) as (patient, peer):
+        peer.send(question(b"Wait", 1, name=b"x"))
+        await patient.started.get()
+        closing = asyncio.ensure_future(patient.close(timeout=5))
+        await turns()
+        peer.send(question(b"Sum", 2, a=b"1", b=b"2"), question(b"Wait", 3, name=b"y"))
+        await turns()
+        patient.let("x")
+        await half_closed(patient, peer)
+        assert answered(peer.boxes()) == [b"1"]
+        assert patient.started.empty()
+        peer.transport.close()
+        await closing
+        await turns()
+        assert answered(peer.boxes()) == [b"1"]
+        assert patient.started.empty()
 
 
 @pytest.mark.parametrize("commands", [65, 200, 1000])
@@ -246,11 +244,12 @@ async def test_new_commands_are_not_begun_when_nobody_asks() -> None:
 async def test_commands_that_were_read_are_answered(commands: int, called: bytes) -> None:
     """More are read in one piece than are begun in one turn; these are not new work."""
     amp, transport = on_transport(Math)
-    amp.data_received(b"".join(question(called, tag, a=b"1", b=b"1") for tag in range(commands)))
+    questions = [question(called, tag, a=b"1", b=b"1") for tag in range(commands)]
+    amp.data_received(b"".join(box.serialize() for box in questions))
     assert len(transport.boxes()) < commands
     closing = [asyncio.ensure_future(amp.close(timeout=5)) for _ in range(2)]
     await transport.until(lambda: "write_eof" in transport.done)
-    assert sorted(int(tag, 16) for tag in answered(transport)) == [*range(commands)]
+    assert sorted(int(tag, 16) for tag in answered(transport.boxes())) == [*range(commands)]
     amp.connection_lost(None)
     await asyncio.gather(*closing)
 
@@ -326,19 +325,18 @@ async def test_server_close_lets_responders_ask() -> None:
 
 async def test_one_that_waits_for_the_peer_is_not_held_up_by_what_is_parked() -> None:
     """The commands of a peer that never stops asking do not keep it from closing."""
-    amp, transport = on_transport(Patient)
-    patient: Any = amp
-    asked = amp.callRemote(Wait, name="theirs")
-    closing = asyncio.ensure_future(amp.close(timeout=5))
-    await turns()
-    amp.data_received(question(b"Wait", 1, name=b"ours"))
-    assert await patient.started.get() == "ours", "a question of ours is open"
-    amp.data_received(AmpBox(_answer=b"1", name=b"theirs").serialize())
-    assert await asked == {"name": "theirs"}
-    for tag in range(2, 100):
-        amp.data_received(question(b"Sum", tag, a=b"1", b=b"1"))
-    patient.let("ours")
-    await transport.until(lambda: "write_eof" in transport.done)
-    assert answered(transport) == [b"1"]
-    amp.connection_lost(None)
-    await closing
+    async with raw_pair(Patient) as (patient, peer):
+        asked = patient.callRemote(Wait, name="theirs")
+        closing = asyncio.ensure_future(patient.close(timeout=5))
+        await turns()
+        peer.send(question(b"Wait", 1, name=b"ours"))
+        assert await patient.started.get() == "ours", "a question of ours is open"
+        peer.send(AmpBox(_answer=b"1", name=b"theirs"))
+        assert await asked == {"name": "theirs"}
+        peer.send(*(question(b"Sum", tag, a=b"1", b=b"1") for tag in range(2, 100)))
+        await turns()
+        patient.let("ours")
+        await half_closed(patient, peer)
+        assert answered(peer.boxes()) == [b"1"]
+        peer.transport.close()
+        await closing

@@ -22,6 +22,7 @@ from support import (
     listening,
     on_transport,
     raw_client,
+    raw_pair,
     reach,
     switch_box,
     turns,
@@ -436,21 +437,22 @@ async def test_a_responder_that_asks_for_a_switch_itself_cannot_agree(
             self.switched = self.callRemote(SwitchTo, Recorder, name="y")
             return Recorder()
 
-    amp, transport = on_transport(Both)
-    amp.data_received(switch_box())
-    assert "both sides want to change the connection at once" in caplog.text
-    assert [box[b"_command"] for box in transport.boxes()] == [b"SwitchTo"]
-    amp.data_received(AmpBox(_error=b"1", _error_code=b"NO", _error_description=b"").serialize())
-    with pytest.raises(PermissionError):
-        await amp.switched
-    assert transport.boxes()[1:] == [
-        AmpBox(
-            _error=b"1",
-            _error_code=b"UNKNOWN",
-            _error_description=transport.boxes()[1][b"_error_description"],
-        )
-    ]
-    amp.connection_lost(None)
+    async with raw_pair(Both) as (amp, peer):
+        peer.transport.write(switch_box())
+        await turns()
+        assert "both sides want to change the connection at once" in caplog.text
+        assert [box[b"_command"] for box in peer.boxes()] == [b"SwitchTo"]
+        peer.send(AmpBox(_error=b"1", _error_code=b"NO", _error_description=b""))
+        with pytest.raises(PermissionError):
+            await amp.switched
+        await turns()
+        assert peer.boxes()[1:] == [
+            AmpBox(
+                _error=b"1",
+                _error_code=b"UNKNOWN",
+                _error_description=peer.boxes()[1][b"_error_description"],
+            )
+        ]
 
 
 async def test_agreed_among_what_is_given_out_after_the_loss() -> None:
