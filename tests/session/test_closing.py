@@ -14,7 +14,6 @@ from support import (
     Sum,
     Wait,
     connected,
-    limited,
     listening,
     on_transport,
     raw_pair,
@@ -204,20 +203,22 @@ async def test_new_commands_wait_until_a_responder_asks() -> None:
 
 
 async def test_new_commands_begin_after_those_that_waited_before() -> None:
-    amp, transport = limited(Worker, max_concurrent_responders=1)
-    amp.data_received(question(b"Relay", 1, depth=b"1").serialize())
-    await amp.began.wait()
-    amp.data_received(question(b"Sum", 2, a=b"1", b=b"2").serialize())
-    closing = asyncio.ensure_future(amp.close(timeout=5))
-    await turns()
-    amp.data_received(question(b"Sum", 3, a=b"1", b=b"2").serialize())
-    amp.gate.set()
-    await transport.until(transport.boxes)
-    amp.data_received(AmpBox(_answer=b"1", hops=b"0").serialize())
-    await transport.until(lambda: "write_eof" in transport.done)
-    assert answered(transport.boxes()) == [b"1", b"2", b"3"]
-    amp.connection_lost(None)
-    await closing
+    async with raw_pair(Worker, max_concurrent_responders=1) as (amp, peer):
+        peer.send(question(b"Relay", 1, depth=b"1"), question(b"Sum", 2, a=b"1", b=b"2"))
+        await amp.began.wait()
+        closing = asyncio.ensure_future(amp.close(timeout=5))
+        await turns()
+        peer.send(question(b"Sum", 3, a=b"1", b=b"2"))
+        await turns()
+        assert peer.boxes() == []
+        amp.gate.set()
+        await peer.until(lambda: len(peer.boxes()) == 3)
+        assert answered(peer.boxes()) == [b"2", b"3"], "the question of the first is open"
+        peer.send(AmpBox(_answer=b"1", hops=b"0"))
+        await half_closed(amp, peer)
+        assert answered(peer.boxes()) == [b"2", b"3", b"1"]
+        peer.transport.close()
+        await closing
 
 
 async def test_new_commands_are_not_begun_when_nobody_asks() -> None:
