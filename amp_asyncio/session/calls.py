@@ -346,7 +346,7 @@ class Calls:
         """Take an error; `MalformedAmpBox` where it has no code, or no such question is open."""
         error = remote_error(box)
         asked, future = self._take(box[ERROR])
-        if error.errorCode == UNKNOWN_ERROR_CODE and "reference" in error.description:
+        if error.errorCode == UNKNOWN_ERROR_CODE and "reference" in str(error.description):
             # The peer's log has the rest, under the same reference.
             message = "%r: a question failed: %s"
             self._session.lines.warning(message, self._session, shortened(error.description))

@@ -157,7 +157,7 @@ class Responders:
                 answer = asyncio.shield(answer)
         # From here on the box is not kept: the responder has its values.
         running = Running(self, box[COMMAND], box.get(ASK), in_lists + (size or box_cost(box)))
-        asked: tuple[tuple[asyncio.Future[Any], bool], ...] = self._asked
+        asked: Any = self._asked  # (As far as a type checker sees, it is still empty.)
         for future, waits in asked:
             self._suspend(running, future, waits)
         finishing = self._finish(running, responder, answer)
