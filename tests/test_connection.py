@@ -111,6 +111,7 @@ async def test_a_transport_without_half_closing_is_closed() -> None:
     amp.connection_lost(None)
 
 
+@pytest.mark.slow
 async def test_a_peer_that_took_everything_and_does_not_close_is_closed() -> None:
     amp, transport = on_transport()
     amp.finish_writing()

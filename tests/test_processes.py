@@ -275,6 +275,7 @@ async def test_says_signals_that_have_no_name() -> None:
             await child.amp.callRemote(Sum, a=1, b=1)
 
 
+@pytest.mark.slow
 async def test_closes_its_end_and_lives_on() -> None:
     async with spawn(*CHILD) as child:
         with pytest.raises(ConnectionLost, match="closed its side of the connection$"):
@@ -285,6 +286,7 @@ async def test_closes_its_end_and_lives_on() -> None:
         assert await child.wait() == -signal.SIGTERM
 
 
+@pytest.mark.slow
 async def test_dies_and_somebody_else_has_its_pipes() -> None:
     script = "sleep 60 & echo $! >&2; exit 3"
     async with spawn("sh", "-c", script, stderr=PIPE) as child:
@@ -356,6 +358,7 @@ async def test_standard_error_that_nobody_has_read() -> None:
     assert 0 < len(await child.stderr.read()) <= 30_000
 
 
+@pytest.mark.slow
 async def test_standard_error_that_never_ends() -> None:
     script = "sleep 60 >/dev/null & echo $! >&2"
     async with spawn("sh", "-c", script, stderr=PIPE) as child:

@@ -260,6 +260,7 @@ async def test_a_peer_that_never_takes_its_answers_is_ended() -> None:
     assert "2 answers, and nothing has moved for 0.05 seconds" in str(await cause_of_loss(amp))
 
 
+@pytest.mark.slow
 async def test_a_peer_that_takes_them_slowly_is_not() -> None:
     amp, transport = await stuck(stall_timeout=0.2)
     for _ in range(6):

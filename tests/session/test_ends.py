@@ -140,6 +140,7 @@ class Busy(Patient):
     limits = Limits(idle_timeout=0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("asking", ["it", "its peer"])
 async def test_no_silence_while_there_is_work(asking: str) -> None:
     """Neither while a question of its own is open, nor while it runs a responder."""

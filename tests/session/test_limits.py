@@ -284,6 +284,7 @@ async def test_a_peer_that_asks_and_does_not_read_is_ended() -> None:
     assert "nothing has moved for 0.05 seconds" in str(await cause_of_loss(amps[0]))
 
 
+@pytest.mark.slow
 async def test_slow_progress_is_no_stall() -> None:
     amp, transport = limited(
         Patient, max_concurrent_responders=1, window=1000, max_backlog=3000, stall_timeout=0.2
@@ -478,6 +479,7 @@ async def test_a_full_outbox_does_not_wait_for_the_end_of_the_turn() -> None:
     assert b"".join(transport.written).count(b"Notify") == 1010
 
 
+@pytest.mark.slow
 async def test_a_reader_that_is_slow_but_never_fills_the_transport() -> None:
     """What makes a command wait must also be what lets it begin."""
 
