@@ -119,21 +119,21 @@ class Peer(AMP):
     """Answers all of it, and counts what it has read, and how often it has stopped reading."""
 
     received = 0
-    stopped = False
+    stopped = 0  # How many looks in a row have seen it paused, and nothing come.
     looking: asyncio.TimerHandle | None = None
 
     def look(self, received: int) -> None:
         """Look from time to time whether reading is paused, as long as there is something to see.
 
-        A connection also pauses for a turn of the loop, to let the others go on; but boxes come
-        behind it.
+        A connection also pauses for a turn of the loop, to let the others go on. Then boxes come
+        before the second look.
         """
-        transport, before = self.transport, self.stopped
+        transport = self.transport
         if transport is None or transport.is_closing():
             return
         quiet = self.received == received
-        self.stopped = quiet and not transport.is_reading()
-        seen["paused"] += self.stopped and not before
+        self.stopped = self.stopped + 1 if quiet and not transport.is_reading() else 0
+        seen["paused"] += self.stopped == 2
         self.looking = None
         if self.stopped or not quiet:
             self.look_soon()
