@@ -70,7 +70,7 @@ def _work() -> None:
     _do_all()
     _threads.discard(current_thread())
     # One may have come after the last look, while there seemed to be enough threads.
-    if _jobs:  # pragma: no cover: nothing can bring it about
+    if _jobs:  # pragma: no cover: a test cannot bring it about
         _help()
 
 

@@ -35,6 +35,7 @@ class BoxDispatcher(Composed):
     def locator(self) -> ResponderLocator:
         """What finds the responders."""
         locator: Any = self.__amp__.locator
+        # None stands for the object itself, which is a locator where its class (AMP) is one.
         return self if locator is None else locator  # type: ignore[return-value]
 
     @locator.setter

@@ -57,6 +57,7 @@ class BinaryBoxProtocol(Composed, asyncio.Protocol):
             )
         overriding = vars(cls).get("connection_made")
         if overriding is not None and not is_of_this_package(cls):
+            # (A type checker does not expect that a method is replaced.)
             cls.connection_made = _after_beginning(overriding)  # type: ignore[method-assign]
 
     def __init__(self, boxReceiver: BoxReceiver) -> None:
@@ -84,6 +85,7 @@ class BinaryBoxProtocol(Composed, asyncio.Protocol):
     def boxReceiver(self) -> BoxReceiver:
         """What the boxes are given to; it is looked at when the connection is made."""
         receiver: Any = self.__amp__.box_receiver
+        # None stands for the object itself, which is a receiver where its class (AMP) is one.
         return self if receiver is None else receiver  # type: ignore[return-value]
 
     @boxReceiver.setter

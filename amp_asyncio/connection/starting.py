@@ -55,7 +55,7 @@ def begin(connection: Connection, transport: asyncio.BaseTransport, receiver: Re
         logger.error(
             "%r has a connection already: make another %s", connection, type(connection.owner).__name__
         )
-        with suppress(NotImplementedError):
+        with suppress(NotImplementedError):  # A transport of somebody else's may lack it.
             given.set_protocol(asyncio.Protocol())  # Its end is not that of the first connection.
         cut(given)
         return False

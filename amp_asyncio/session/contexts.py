@@ -19,7 +19,7 @@ _last: ref[Context] = ref(NO_CONTEXT)
 
 
 def present_context() -> Context:
-    """Return a context with the variables that there are now, to be copied only."""
+    """Return a context with the current variables; it is to be copied, not run in."""
     global _last
     context, last = copy_context(), _last()
     if last is not None and {*map(_identity, last.items())} == {*map(_identity, context.items())}:
