@@ -41,11 +41,6 @@ def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.Abstrac
     return {"asyncio": AsyncioLoop, "uvloop": UvLoop}
 
 
-def pytest_collection_finish() -> None:
-    gc.collect()
-    gc.freeze()  # What was imported is no garbage of any test.
-
-
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run each test that serves by means of `support` over TCP and over UNIX sockets."""
     if {"connected", "listening"} & {*metafunc.function.__code__.co_names}:
@@ -71,10 +66,13 @@ async def nothing_leaks() -> AsyncIterator[None]:
     before = asyncio.all_tasks()
     complaints: list[dict[str, Any]] = []
     loop.set_exception_handler(lambda loop, context: complaints.append(context))
+    # The collection below then looks only at what the test has made, and takes less than 1 ms, not 20.
+    gc.freeze()
     yield
     tasks = asyncio.all_tasks() - before - {asyncio.current_task()}
     assert not tasks, f"tasks left: {tasks}"
     gc.collect()
+    gc.unfreeze()
     await asyncio.sleep(0)
     futures = [future for ref in getattr(loop, "made", ()) if (future := ref()) is not None]
     unresolved = [future for future in futures if not future.done()]
