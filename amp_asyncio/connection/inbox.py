@@ -41,7 +41,9 @@ _SHARE = 0.004
 
 _NONE: Final[frozenset[Pause]] = frozenset()
 _OVER: Final[frozenset[Pause]] = frozenset((Pause.OVER,))
-_PASSING: Final[frozenset[Pause]] = frozenset((Pause.TURN, Pause.BACKLOG))
+# Those that end with the connection: what was held back may be given out then.
+_ENDING: Final[frozenset[Pause]] = frozenset((Pause.BACKLOG, Pause.ANSWER))
+_PASSING: Final[frozenset[Pause]] = _ENDING | {Pause.TURN}
 
 
 class Inbox:
@@ -166,7 +168,7 @@ class Inbox:
 
     def pause(self, reason: Pause) -> None:
         """Give out no box after the one that was given out last."""
-        if not self._draining or reason is not Pause.BACKLOG:
+        if not self._draining or reason not in _ENDING:
             self.pauses |= {reason}
             self._connection.read(False)
 
@@ -209,10 +211,11 @@ class Inbox:
             callback()
 
     def drain(self, callback: Callable[[], None]) -> None:
-        """Do the same when the transport is gone: the backlog does not pause it any more."""
+        """Do the same when the transport is gone, which takes back the reasons that it ends."""
         self._draining = True
         self._afterwards = callback
-        self.resume(Pause.BACKLOG)
+        for reason in self.pauses & _ENDING:
+            self.resume(reason)
 
     def take_rest(self) -> bytes:
         """Give out no more boxes; return the bytes after the last one, which belong to another."""

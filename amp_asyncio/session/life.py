@@ -64,6 +64,9 @@ class Pause(Enum):
     BACKLOG = auto()
     #: The last box may change the connection: the bytes after it may not be AMP.
     CHANGE = auto()
+    #: The last box has an answer of a kind of its own, which may do the same. If the connection is lost
+    #: before that answer, nothing has changed it, and the bytes after the box are AMP.
+    ANSWER = auto()
     #: The bytes after the last box belong to TLS, or to another protocol.
     TAKEN = auto()
     #: The connection has used its share of this turn of the event loop.

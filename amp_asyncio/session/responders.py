@@ -22,6 +22,7 @@ from ..wire.boxes import ASK, COMMAND, AmpBox
 from ..wire.costs import box_cost
 from . import answers
 from .backlog import Backlog
+from .changes import ChangingCommand
 from .contexts import NO_CONTEXT
 from .life import Pause
 from .locators import MethodResponder, Responder, can_wait, is_awaitable
@@ -101,8 +102,8 @@ class Responders:
             # What follows may not be AMP: that is known when the command is answered.
             if session.outlet.locked:
                 raise MalformedAmpBox("both sides want to change the connection at once")
-            session.outlet.pause_reading(Pause.CHANGE)
             self._changing = responder
+            session.outlet.pause_reading(_pause_for(responder))
         # A refusal waits for its turn, too: it takes memory as well.
         if session.parking and not session.calls.is_open():
             self._waiting().add(box, responder, parked=True)
@@ -381,4 +382,12 @@ class Responders:
         """Go on with what came after a command that might have changed the connection."""
         if responder is self._changing:
             self._changing = None
-            self._session.outlet.resume_reading(Pause.CHANGE)
+            self._session.outlet.resume_reading(_pause_for(responder))
+
+
+def _pause_for(responder: Responder) -> Pause:
+    """Return why nothing is read after a command that may change the connection."""
+    if isinstance(responder, MethodResponder) and not issubclass(responder.command, ChangingCommand):
+        return Pause.ANSWER
+    # Another protocol may take over, whose bytes must not be taken for commands.
+    return Pause.CHANGE

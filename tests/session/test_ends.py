@@ -9,10 +9,23 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from support import Math, Notify, Patient, Sum, Wait, connected, listening, raw_client, reach, turns
+from support import (
+    Math,
+    Notify,
+    Patient,
+    Sum,
+    Switching,
+    Wait,
+    connected,
+    listening,
+    raw_client,
+    raw_pair,
+    reach,
+    turns,
+)
 from ways import WAYS, joined, reached, serving
 
-from amp_asyncio import AMP, AmpBox, ConnectionLost, Limits, parseString
+from amp_asyncio import AMP, AmpBox, Command, ConnectionLost, Limits, StartTLS, parseString
 
 
 def wait_box(name: bytes, tag: bytes) -> bytes:
@@ -254,3 +267,90 @@ async def test_answers_in_one_piece_with_the_end_are_given_out(way: str) -> None
             await client.callRemote(Sum, a=1, b=1)
         last: Any = client.transport
         assert last is None
+
+
+class OwnBox(AmpBox):
+    """The answer of a command that might change the connection, as far as anybody knows."""
+
+
+class Careful(Command):
+    responseType = OwnBox
+
+
+class CarefulCounter(Counter):
+    """Answers `Careful` slowly."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun = asyncio.Event()
+        self.gate = asyncio.Event()
+
+    @Careful.responder
+    async def careful(self) -> None:
+        self.begun.set()
+        await self.gate.wait()
+
+
+@pytest.mark.parametrize("wanted", [b"1", None], ids=["asked", "told"])
+@pytest.mark.parametrize("way", WAYS)
+async def test_commands_that_come_with_the_end_after_one_of_another_kind(
+    way: str, wanted: bytes | None
+) -> None:
+    """The bytes after that one wait for its answer, which the end does not overtake."""
+    async with joined(way, CarefulCounter) as (server, client):
+        careful = AmpBox(_command=b"Careful")
+        if wanted:
+            careful[b"_ask"] = wanted
+        client.sendBox(careful)
+        for number in range(300):
+            client.callRemote(Notify, data=b"%d" % number)
+        client.finish_writing()
+        async with asyncio.timeout(5):
+            await server.begun.wait()
+            if way in ("tcp", "unix"):
+                server.gate.set()  # The peer may still read the answer.
+            await server.wait_closed()
+            server.gate.set()
+            while len(server.told) < 300 and len(asyncio.all_tasks()) > 1:
+                await asyncio.sleep(0)
+        assert server.told == [*range(300)]
+
+
+class Guarded(Switching):
+    """Switches, or starts TLS, when the test lets it; counts what it is told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: list[bytes] = []
+        self.gate = asyncio.Event()
+
+    @Notify.responder
+    def notify(self, data: bytes) -> None:
+        self.told.append(data)
+
+    @StartTLS.responder
+    async def start_tls(self) -> dict[str, Any]:
+        assert self.gate is not None
+        self.asked.set()
+        await self.gate.wait()
+        return {}
+
+
+@pytest.mark.parametrize("command", [b"StartTLS", b"SwitchTo"])
+@pytest.mark.parametrize("before", [0, 200])
+async def test_what_comes_with_the_end_after_a_change_is_not_taken_for_commands(
+    command: bytes, before: int
+) -> None:
+    """They are bytes of TLS, or of another protocol, or somebody has added them on the way."""
+    async with raw_pair(Guarded) as (amp, peer):
+        change = AmpBox(_command=command, _ask=b"1", name=b"x")
+        told = [AmpBox(_command=b"Notify", data=b"%d" % number) for number in range(before)]
+        peer.send(*told, change, AmpBox(_command=b"Notify", data=b"added"))
+        while not amp.asked.is_set() and not amp.told:
+            await asyncio.sleep(0)
+        amp.transport.abort()
+        async with asyncio.timeout(5):
+            await amp.wait_closed()
+        amp.gate.set()
+        await turns()
+        assert amp.told == [b"%d" % number for number in range(before)]
