@@ -87,6 +87,7 @@ from .wire.boxes import (
 from .wire.parser import BoxParser, parse, parseString
 
 if TYPE_CHECKING:
+    from .commands.hints import Wire
     from .processes import Child, spawn, stdio
     from .tls.certificates import Certificate, PrivateCertificate
 
@@ -152,6 +153,7 @@ __all__ = [
     "UnhandledCommand",
     "Unicode",
     "UnknownRemoteError",
+    "Wire",
     "connect",
     "parse",
     "parseString",
@@ -167,6 +169,7 @@ __all__ = [
 _LATER = {
     "Certificate": "tls.certificates",
     "PrivateCertificate": "tls.certificates",
+    "Wire": "commands.hints",
     "Child": "processes",
     "spawn": "processes",
     "stdio": "processes",

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, ParamSpec, TypeVar, overload
 
-from .commands.command import Command, CommandType, check_command
+from .commands.command import Command, CommandType, check_question, question_of
 from .commands.definitions import ByName
 from .composed import Composed
 from .errors import ConnectionLost, ProtocolSwitched, shortened
+from .session.asking import ask
 from .session.locators import ResponderLocator
 from .session.session import Session
 from .wire.boxes import AmpBox, BoxSender
@@ -16,6 +18,9 @@ from .wire.boxes import AmpBox, BoxSender
 __all__ = ["BoxDispatcher"]
 
 _BY_NAME = ByName()
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 
 
 class BoxDispatcher(Composed):
@@ -47,8 +52,18 @@ class BoxDispatcher(Composed):
         """What boxes are sent through, or None before `startReceivingBoxes`."""
         return self.__amp__.sender
 
-    def callRemote(self, commandType: type[Command], *a: Any, **kw: Any) -> asyncio.Future[Any]:
-        """Ask the peer to do a command, and return the future of its answer, a dictionary.
+    @overload
+    def callRemote(
+        self, commandType: type[Command[dict[str, Any]]], *a: Any, **kw: Any
+    ) -> asyncio.Future[dict[str, Any]]: ...
+    @overload
+    def callRemote(
+        self, commandType: Callable[_P, Command[_R]], *a: _P.args, **kw: _P.kwargs
+    ) -> asyncio.Future[_R]: ...
+    def callRemote(self, commandType: Any, *a: Any, **kw: Any) -> asyncio.Future[Any]:
+        """Ask the peer to do a command, and return the future of its answer.
+
+        The answer is a dictionary, or what a typed command says: an instance of a class, a value, None.
 
         The question is on its way when this returns, unless the peer does not keep up; questions
         leave in the order in which they were asked, but those of responders do not wait for the window.
@@ -68,12 +83,28 @@ class BoxDispatcher(Composed):
         is closing, only responders may ask; all others get `ConnectionLost`.
         """
         if not a and type(commandType) is CommandType:
-            future = self.__amp__.calls.ask_at_once(commandType, kw)
-            if future is not None:
-                return future
-        check_command(commandType)
-        asked: asyncio.Future[Any] = commandType(*a, **kw)._doCommand(self)
+            definition = commandType.__amp__
+            template = definition.template
+            if template is not None:
+                future = self.__amp__.calls.ask_at_once(template, definition, kw)
+                if future is not None:
+                    return future
+        asked: asyncio.Future[Any] = question_of(commandType, a, kw)._doCommand(self)
         return asked
+
+    def call(
+        self,
+        question: Command[_R],
+        *,
+        timeout: float | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> asyncio.Future[_R]:
+        """Ask the peer `question`, such as `Sum(a=13, b=81)`; all else is as with `callRemote`.
+
+        If there is no answer within `timeout` seconds, the future raises `TimeoutError`.
+        """
+        check_question(question)
+        return ask(self.__amp__, question, timeout, metadata)
 
     def callRemoteString(
         self, command: bytes | str, requiresAnswer: bool = True, **kw: bytes

@@ -10,20 +10,43 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    ClassVar,
+    Concatenate,
+    Generic,
+    ParamSpec,
+    TypeVar,
+    dataclass_transform,
+    get_args,
+    get_origin,
+    overload,
+)
 
 from ..errors import TooLong, shortened
-from ..wire.boxes import ANSWER, ASK, Box
+from ..wire.boxes import Box
 from .arguments import Argument
 from .definitions import PROTOCOL_ERRORS, Definition
 from .exchange import drop, schema_for
 from .schemas import Schema, wire_name
-from .templates import Template
 
-__all__ = ["PROTOCOL_ERRORS", "Command", "CommandType", "check_command", "session_of"]
+if TYPE_CHECKING:
+    from attrs import field as _field
+    from typing_extensions import TypeVar as _TypeVar  # With a default, which typing's has from 3.13.
+
+    _Answer = _TypeVar("_Answer", covariant=True, default=dict[str, Any])
+else:
+    _field = None  # attrs is imported when the first typed command is defined.
+    _Answer = TypeVar("_Answer", covariant=True)
+
+__all__ = ["PROTOCOL_ERRORS", "Command", "CommandType", "check_question", "question_of", "session_of"]
 
 _Responder = TypeVar("_Responder", bound=Callable[..., Any])
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+_Self = TypeVar("_Self")
 
 
 # What a definition is made from. A later change would have no effect, or only half of one.
@@ -36,6 +59,8 @@ _DEFINING = frozenset(
 class CommandType(type):
     """The class of the command classes: refuses what is set too late to have an effect."""
 
+    __amp__: Definition
+
     def __setattr__(cls, name: str, value: Any) -> None:
         if name in _DEFINING and "__amp__" in vars(cls):
             raise TypeError(
@@ -45,8 +70,16 @@ class CommandType(type):
         super().__setattr__(name, value)
 
 
-class Command(metaclass=CommandType):
+@dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(_field,))
+class Command(Generic[_Answer], metaclass=CommandType):
     """What one side can ask of the other; subclass it, and set what differs from the defaults.
+
+    `class Sum(Command[Total])` is a typed command: its annotations are the fields of a question, and
+    `Total`, an attrs class or a dataclass, has those of the answer. `Command[int], answer="number"` is
+    for an answer of one value, and `Command[None]` for none. The class is made with attrs, and its
+    instances are the questions: `await peer.call(Sum(a=13, b=81))`.
+
+    `class Sum(Command)` has pairs in `arguments` and `response`, and both are dictionaries.
 
     The names in `arguments` and `response`, and the codes in `errors`, are bytes, or ASCII `str` that
     become bytes. A class that cannot work raises `TypeError` or `ValueError` where it is defined.
@@ -73,7 +106,7 @@ class Command(metaclass=CommandType):
     commandType: ClassVar[type[Box]] = Box
     responseType: ClassVar[type[Box]] = Box
     #: Whether the caller wants an answer. The caller decides: the responder returns one in any case.
-    requiresAnswer: bool = True
+    requiresAnswer: ClassVar[bool] = True
     #: Whether a responder that is an `async def` is cancelled when its answer is not wanted any more:
     #: the caller cancelled, or the connection was lost. None for what the AMP class says. A command
     #: that requires no answer is never cancelled.
@@ -82,23 +115,25 @@ class Command(metaclass=CommandType):
     # What the package keeps about the command.
     __amp__: ClassVar[Definition]
 
-    def __init_subclass__(cls, **kw: Any) -> None:
+    def __init_subclass__(cls, answer: str | None = None, **kw: Any) -> None:
         super().__init_subclass__(**kw)
         name = cls.__name__
         cls.commandName = wire_name(vars(cls).get("commandName", name), f"the command {name}")
-        definition = Definition(
-            cls,
-            schema_for(cls.arguments, f"the command {name}"),
-            schema_for(cls.response, f"the answer to {name}"),
-        )
-        cls.arguments = definition.arguments.pairs
-        cls.response = definition.response.pairs
-        if not cls._inherits("makeArguments"):
-            definition.check = definition.arguments.check_missing
-        elif cls.requiresAnswer and cls.commandType is Box and cls._inherits("__init__", "_doCommand"):
-            definition.template = Template.of(definition.arguments, ASK, _command=cls.commandName)
-        if cls.responseType is Box and cls._inherits("makeResponse"):
-            definition.response_template = Template.of(definition.response, ANSWER)
+        given = _answer_of(cls, answer)
+        if given is None:
+            definition = Definition(cls, cls._inherits)
+            definition.use(
+                schema_for(cls.arguments, f"the command {name}"),
+                schema_for(cls.response, f"the answer to {name}"),
+            )
+            cls.arguments = definition.arguments.pairs
+            cls.response = definition.response.pairs
+        else:
+            from .scopes import local_names
+            from .typed import define
+
+            names = local_names(sys._getframe(1))
+            definition = define(cls, given, cls._inherits, _OWN_NAMES, names)
         definition.declared = _declared_errors(cls)
         merged: dict[type[Exception], tuple[bytes, bool]] = {}
         for base in reversed(cls.__mro__):
@@ -109,6 +144,8 @@ class Command(metaclass=CommandType):
         cls.allErrors = {error: code for error, (code, _) in merged.items()}
         cls.reverseErrors = {code: error for error, code in cls.allErrors.items()}
         cls.__amp__ = definition
+        if definition.is_typed:
+            definition.try_to_resolve({})
 
     @classmethod
     def _inherits(cls, *methods: str) -> bool:
@@ -117,11 +154,7 @@ class Command(metaclass=CommandType):
 
     def __init__(self, /, *positional: Any, **kw: Any) -> None:
         if positional:
-            name = type(self).__name__
-            right = ", ".join([name, *(f"{each}=..." for each in self.__amp__.arguments.names)])
-            raise TypeError(
-                f"the command {name} takes its arguments by name: write callRemote({right})"
-            )
+            raise _by_name(type(self))
         self.__amp__.check(kw)
         self.structured = kw
 
@@ -138,24 +171,45 @@ class Command(metaclass=CommandType):
         return cls.__amp__.arguments.encode(objects, cls.commandType(), proto)
 
     @classmethod
-    def makeResponse(cls, objects: Mapping[str, Any], proto: Any) -> Box:
+    def makeResponse(cls, objects: Any, proto: Any) -> Box:
         """Return the box that answers the question; raises as `makeArguments` does."""
         return cls.__amp__.response.encode(objects, cls.responseType(), proto)
 
     @classmethod
     def parseArguments(cls, box: Mapping[bytes, bytes], proto: Any) -> dict[str, Any]:
         """Return the arguments in `box`; `MalformedAmpBox` where one is missing or malformed."""
-        return cls.__amp__.arguments.decode(box, proto)
+        arguments: dict[str, Any] = cls.__amp__.arguments.decode(box, proto)
+        return arguments
 
     @classmethod
-    def parseResponse(cls, box: Mapping[bytes, bytes], proto: Any) -> dict[str, Any]:
+    def parseResponse(cls, box: Mapping[bytes, bytes], proto: Any) -> Any:
         """Return the answer in `box`; `MalformedAmpBox` where a value is missing or malformed."""
         return cls.__amp__.response.decode(box, proto)
 
     if TYPE_CHECKING:
 
+        @overload
         @classmethod
-        def responder(cls, methodfunc: _Responder) -> _Responder: ...
+        def responder(cls: type[Command[dict[str, Any]]], methodfunc: _Responder) -> _Responder: ...
+        @overload
+        @classmethod  # pyright: ignore[reportArgumentType]
+        def responder(
+            cls: Callable[_P, Command[_R]],
+            methodfunc: Callable[Concatenate[_Self, _P], Coroutine[Any, Any, _R]],
+        ) -> Callable[Concatenate[_Self, _P], Coroutine[Any, Any, _R]]: ...
+        @overload
+        @classmethod  # pyright: ignore[reportArgumentType]
+        def responder(
+            cls: Callable[_P, Command[_R]],
+            methodfunc: Callable[Concatenate[_Self, _P], Awaitable[_R]],
+        ) -> Callable[Concatenate[_Self, _P], Awaitable[_R]]: ...
+        @overload
+        @classmethod  # pyright: ignore[reportArgumentType]
+        def responder(
+            cls: Callable[_P, Command[_R]], methodfunc: Callable[Concatenate[_Self, _P], _R]
+        ) -> Callable[Concatenate[_Self, _P], _R]: ...
+        @classmethod
+        def responder(cls: Any, methodfunc: Any) -> Any: ...
 
     else:
 
@@ -163,10 +217,11 @@ class Command(metaclass=CommandType):
         def responder(cls, methodfunc=None):
             """Declare that a method of a `CommandLocator`, such as `AMP`, answers this command.
 
-            It is called with the arguments by keyword, and returns the answer as a dictionary, or is an
-            `async def` that does. It may return None if the answer has no values. The method is found
-            by its name: an override in a subclass answers in its place, decorated or not. One method
-            may answer several commands.
+            It is called with the arguments by keyword, and returns the answer, or is an `async def`
+            that does: an instance of the class, the value, or None for a typed command, and else a
+            dictionary, or None if the answer has no values. The method is found by its name: an
+            override in a subclass answers in its place, decorated or not. One method may answer several
+            commands.
             """
             if isinstance(methodfunc, type) or not hasattr(methodfunc, "__dict__"):
                 given = "" if methodfunc is None else f", not {shortened(methodfunc)}"
@@ -175,7 +230,12 @@ class Command(metaclass=CommandType):
                     f"@{cls.__name__}.responder above its def, without parentheses"
                 )
             methodfunc.__dict__.setdefault("__amp_answers__", []).append(cls)
-            namespace = sys._getframe(1).f_locals
+            frame = sys._getframe(1)
+            if cls.__amp__.is_typed:
+                from .scopes import local_names
+
+                cls.__amp__.try_to_resolve(local_names(frame))
+            namespace = frame.f_locals
             if "__qualname__" in namespace:  # The body of a class, which must have a name for it.
                 namespace.setdefault("__amp_declared__", []).append(cls)
             return methodfunc
@@ -183,8 +243,12 @@ class Command(metaclass=CommandType):
     def _doCommand(self, proto: Any) -> Any:
         """Ask this question of the peer of `proto`, and return the future of its answer."""
         session = session_of(proto)
-        box = self.makeArguments(self.structured, proto)
         definition = self.__amp__
+        if definition.question_template is not None:
+            future = session.calls.ask_at_once(definition.question_template, definition, vars(self))
+            if future is not None:
+                return future
+        box = self.makeArguments(self.structured, proto)
         try:
             in_lists = definition.arguments.in_lists(box, session.limits.max_box_size)
         except TooLong:
@@ -194,10 +258,39 @@ class Command(metaclass=CommandType):
         return session.calls.ask(self.commandName, box, asked, in_lists)
 
 
-Command.__amp__ = Definition(Command, Schema([], "Command"), Schema([], "the answer to Command"))
+Command.__amp__ = Definition(Command, Command._inherits)
+Command.__amp__.use(Schema([], "Command"), Schema([], "the answer to Command"))
+
+# What a field of a typed command cannot be called: it would hide what the package calls, or the first
+# parameter of a responder.
+_OWN_NAMES = frozenset(name for name in dir(Command) if not name.startswith("__"))
+_OWN_NAMES |= {"self", "structured", "__amp__"}
 
 
-def check_command(given: Any) -> None:
+def _answer_of(cls: type[Command[Any]], single: str | None) -> tuple[Any, str | None, type] | None:
+    """Return the type of a typed command's answer, its name if it is one value, and who says so.
+
+    Return None for a command whose arguments and answer are pairs.
+    """
+    name = cls.__name__
+    if getattr(cls, "__parameters__", ()):
+        raise TypeError(
+            f"{name}: a command cannot be generic: write a class for each type of the answer"
+        )
+    for hint in vars(cls).get("__orig_bases__", ()):
+        if isinstance(get_origin(hint), CommandType):
+            return get_args(hint)[0], single, cls
+    if single is not None:
+        raise TypeError(f"{name}: answer= names an answer of one value: write Command[its type]")
+    for base in cls.__mro__[1:]:
+        definition = vars(base).get("__amp__")
+        if isinstance(definition, Definition) and definition.is_typed:
+            inherited: tuple[Any, str | None, type] = definition.answer
+            return inherited
+    return None
+
+
+def _check_command(given: Any) -> None:
     """Raise `TypeError` unless `given` is a command class, with what to write in its place."""
     if isinstance(given, CommandType):
         return
@@ -207,11 +300,46 @@ def check_command(given: Any) -> None:
             f"; without a class, write callRemoteString({given!r}, ...), with bytes for arguments"
         )
     elif isinstance(given, Command):
-        problem += f": write callRemote({', '.join([type(given).__name__, *_values(given)])})"
+        if given.__amp__.is_typed:
+            problem += ": write call(...) for a question"
+        else:
+            problem += f": write callRemote({', '.join([type(given).__name__, *_values(given)])})"
     raise TypeError(problem)
 
 
-def _values(question: Command) -> list[str]:
+def check_question(given: Any) -> None:
+    """Raise `TypeError` unless `given` is a question, with what to write in its place."""
+    if isinstance(given, Command):
+        return
+    if isinstance(given, CommandType):
+        names = ", ".join(f"{name}=..." for name in given.__amp__.arguments.names)
+        raise TypeError(f"call takes a question, not its class: write call({given.__name__}({names}))")
+    raise TypeError(f"call takes a question, such as Sum(a=1, b=2), not {shortened(given)}")
+
+
+def question_of(command: Any, positional: tuple[Any, ...], kw: dict[str, Any]) -> Command[Any]:
+    """Return the question that `callRemote` is to ask; raises as it says there."""
+    _check_command(command)
+    try:
+        question: Command[Any] = command(*positional, **kw)
+    except TypeError:
+        definition = command.__amp__
+        if definition.is_typed:
+            if positional:
+                raise _by_name(command) from None
+            definition.check(kw)
+        raise
+    return question
+
+
+def _by_name(command: type[Command[Any]]) -> TypeError:
+    """Return the error of arguments without their names."""
+    name = command.__name__
+    right = ", ".join([name, *(f"{each}=..." for each in command.__amp__.arguments.names)])
+    return TypeError(f"the command {name} takes its arguments by name: write callRemote({right})")
+
+
+def _values(question: Command[Any]) -> list[str]:
     """Return the arguments of a question as they are written in a call."""
     return [f"{name}={shortened(value)}" for name, value in question.structured.items()]
 

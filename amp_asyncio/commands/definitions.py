@@ -12,12 +12,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import RemoteAmpError, UnhandledCommand, UnknownRemoteError
-from ..wire.boxes import UNHANDLED_ERROR_CODE, Box
+from ..wire.boxes import ANSWER, ASK, UNHANDLED_ERROR_CODE, Box
+from .templates import Template
 
 if TYPE_CHECKING:
     from .command import Command
     from .schemas import Schema
-    from .templates import Template
 
 __all__ = ["ENDING", "PROTOCOL_ERRORS", "ByName", "Definition", "alone", "raisable"]
 
@@ -88,32 +88,61 @@ class ByName:
 class Definition(ByName):
     """What is known of a command from its definition.
 
+    `inherits` tells whether the command has left these methods as `Command` has them.
+
     Attributes:
         arguments: the schema of a question, and `response` that of its answer.
         check: raises `InvalidSignature` for arguments with which no question can be made.
-        template: how a question is written without a box; None if a box is needed.
+        template: how a question is written without a box, from the arguments as they are given; None if
+            a box is needed. `question_template` is the same for an instance of a typed command.
         response_template: the same for an answer.
         declared: the errors that the class itself declares: their codes, and whether they are fatal.
     """
 
     __slots__ = (
-        "_command",
         "arguments",
         "check",
+        "command",
         "declared",
+        "inherits",
+        "question_template",
         "response",
         "response_template",
         "template",
     )
 
-    def __init__(self, command: type[Command], arguments: Schema, response: Schema) -> None:
-        self._command = command
-        self.arguments = arguments
-        self.check: Callable[[Mapping[str, Any]], None] = arguments.check
-        self.response = response
-        self.template: Template | None = None
-        self.response_template: Template | None = None
+    def __init__(self, command: type[Command[Any]], inherits: Callable[..., bool]) -> None:
+        self.command = command
+        self.inherits = inherits
         self.declared: dict[type[Exception], tuple[bytes, bool]] = {}
+
+    def use(self, arguments: Schema, response: Schema) -> None:
+        """Take the schemas, and decide what they make possible."""
+        command = self.command
+        self.arguments = arguments
+        self.response = response
+        self.check: Callable[[Mapping[str, Any]], None] = arguments.check
+        self.template: Template | None = None
+        self.question_template: Template | None = None
+        self.response_template: Template | None = None
+        if not self.inherits("makeArguments"):
+            self.check = arguments.check_missing
+        elif command.requiresAnswer and command.commandType is Box and self.inherits("_doCommand"):
+            self.use_template(Template.of(arguments, ASK, _command=command.commandName))
+        if command.responseType is Box and self.inherits("makeResponse"):
+            self.response_template = Template.of(response, ANSWER)
+
+    def use_template(self, template: Template | None) -> None:
+        """Take the template of a question."""
+        if self.inherits("__init__"):
+            self.template = template
+
+    #: Whether the command is declared by annotations; then `answer` is that of its answer.
+    is_typed = False
+    answer: Any = None
+
+    def try_to_resolve(self, names: Mapping[str, Any]) -> None:
+        """Find out what the annotations say, if all that they name exists; `names` are more names."""
 
     @property
     def may_claim(self) -> bool:
@@ -126,7 +155,7 @@ class Definition(ByName):
         try:
             if self.response.in_lists(box, session.limits.max_box_size, isLocal=False):
                 session.end_turn()
-            answer = self._command.parseResponse(box, session.owner)
+            answer = self.command.parseResponse(box, session.owner)
         except ENDING:
             raise
         except BaseException as error:
@@ -136,14 +165,14 @@ class Definition(ByName):
 
     @property
     def hint(self) -> str:
-        name = self._command.__name__
+        name = self.command.__name__
         return f"the peer has no responder for {name}: declare one there, with @{name}.responder"
 
     def translated(self, error: RemoteAmpError) -> Exception:
         exception = super().translated(error)
         if exception is not error:
             return exception
-        declared = self._command.reverseErrors.get(error.errorCode, UnknownRemoteError)
+        declared = self.command.reverseErrors.get(error.errorCode, UnknownRemoteError)
         # An exception whose constructor takes more than a text is made without its constructor. If even
         # that fails, the caller gets what came.
         for make in (declared, partial(declared.__new__, declared)):

@@ -22,7 +22,7 @@ from typing import Any, TypeVar, cast
 from ..descriptors import discard, pending
 from ..errors import ConnectionLost, MalformedAmpBox
 from ..wire.boxes import AmpBox
-from .schemas import Schema
+from .schemas import Schema, Shape
 
 __all__ = ["MOST_UNCLAIMED", "DescriptorSchema", "Exchange", "claim", "drop", "give", "schema_for"]
 
@@ -215,7 +215,7 @@ class DescriptorSchema(Schema):
 
     __slots__ = ()
 
-    def encode(self, objects: Mapping[str, Any], box: _Box, proto: Any) -> _Box:
+    def encode(self, objects: Any, box: _Box, proto: Any) -> _Box:
         """Put `objects` into a box, and return it: all of its descriptors go with it, or none."""
         exchange = _sending(proto)
         if exchange is None:
@@ -235,7 +235,7 @@ class DescriptorSchema(Schema):
         carrier.exchange, carrier.start, carrier.end = exchange, start, exchange.given
         return cast(_Box, carrier)
 
-    def decode(self, strings: Mapping[bytes, bytes], proto: Any) -> dict[str, Any]:
+    def decode(self, strings: Mapping[bytes, bytes], proto: Any) -> Any:
         """Return the objects that a box holds; unless all decode, the descriptors are closed."""
         exchange = _receiving(proto)
         if exchange is None:
@@ -263,9 +263,11 @@ class DescriptorSchema(Schema):
                 discard(claimed)
 
 
-def schema_for(pairs: Iterable[tuple[bytes | str, Any]], what: str) -> Schema:
+def schema_for(
+    pairs: Iterable[tuple[bytes | str, Any]], what: str, shape: Shape | None = None
+) -> Schema:
     """Return the schema of a command's arguments or of its answer; raises as `Schema` does."""
-    schema = Schema(pairs, what)
+    schema = Schema(pairs, what, shape=shape)
     if any(getattr(argument, "carries_descriptors", False) for _, argument in schema.pairs):
-        return DescriptorSchema(schema.pairs, what)
+        return DescriptorSchema(schema.pairs, what, shape=shape)
     return schema

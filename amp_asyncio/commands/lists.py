@@ -7,7 +7,7 @@ well as its bytes. Both sides count the same, from the bytes alone: see `Schema.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 from ..errors import TooLong
@@ -108,13 +108,17 @@ class AmpList(Argument):
 
     def __init__(self, subargs: Iterable[tuple[bytes | str, Argument]], optional: bool = False) -> None:
         super().__init__(optional)
-        self._schema = Schema(subargs, "an item of the AmpList", reserved=())
-        self.subargs = self._schema.pairs
+        self._use(Schema(subargs, "an item of the AmpList", reserved=()))
+
+    def _use(self, schema: Schema) -> None:
+        """Take the schema of an item, and what it says about the list."""
+        self._schema = schema
+        self.subargs = schema.pairs
         self.carries_descriptors = any(
             getattr(argument, "carries_descriptors", False) for _, argument in self.subargs
         )
         self.is_list = _is_read_as(self, AmpList)
-        self._nested = dict(self._schema.lists)
+        self._nested = dict(schema.lists)
         self._each = PAIR_OVERHEAD * (2 + len(self.subargs))
         # An element has at least its end, and the keys and the lengths of what cannot be left out.
         least = 2 + sum(
@@ -125,7 +129,7 @@ class AmpList(Argument):
     def __repr__(self) -> str:
         return self._described(self.subargs)
 
-    def toStringProto(self, inObject: Iterable[Mapping[str, Any]], proto: Any) -> bytes:
+    def toStringProto(self, inObject: Any, proto: Any) -> bytes:
         try:
             items = iter(inObject)
         except TypeError:
@@ -133,7 +137,7 @@ class AmpList(Argument):
         boxes = [self._schema.encode(objects, AmpBox(), proto) for objects in items]
         return b"".join([box.serialize() for box in boxes])
 
-    def fromStringProto(self, inString: bytes, proto: Any) -> list[dict[str, Any]]:
+    def fromStringProto(self, inString: bytes, proto: Any) -> Any:
         return [self._schema.decode(box, proto) for box in boxes_in(inString)]
 
     def elements_cost(self, inString: bytes, most: int) -> int:
@@ -158,8 +162,8 @@ class AmpList(Argument):
                 position = value_end
         return cost
 
-    def toString(self, inObject: Iterable[Mapping[str, Any]]) -> bytes:
+    def toString(self, inObject: Any) -> bytes:
         return self.toStringProto(inObject, None)
 
-    def fromString(self, inString: bytes) -> list[dict[str, Any]]:
+    def fromString(self, inString: bytes) -> Any:
         return self.fromStringProto(inString, None)

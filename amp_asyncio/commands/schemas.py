@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Collection, Container, Iterable, Mapping, Set
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from ..errors import BoxTooLong, InvalidSignature, MalformedAmpBox, cut, shortened
 from ..wire.boxes import ANSWER, ASK, COMMAND, ERROR, MAX_KEY_LENGTH, AmpBox
 from ..wire.costs import PAIR_OVERHEAD, box_cost
 
-__all__ = ["PYTHON_KEYWORDS", "Schema", "python_name", "wire_name"]
+__all__ = ["PYTHON_KEYWORDS", "RESERVED", "Codec", "Schema", "Shape", "python_name", "wire_name"]
 
 # The words that Twisted capitalises: the keywords of Python 2, and no others. A definition that is
 # shared with Twisted must give an argument the same Python name on both sides.
@@ -30,7 +30,44 @@ RESERVED = frozenset((ASK, ANSWER, COMMAND, ERROR))
 _PAIRS = "a list of pairs is needed, such as [(b'name', Integer())]"
 
 _Box = TypeVar("_Box", bound=AmpBox)
-_Codec: TypeAlias = tuple[bytes, str, bool, Callable[[Any], bytes], Callable[[bytes], Any]]
+
+
+class Codec(NamedTuple):
+    """How a schema converts one value: its name on the wire and in Python, and what to call.
+
+    `optional` says whether it may be absent in a box that comes, `nullable` whether it may be None, or
+    be left out, in one that is made.
+    """
+
+    name: bytes
+    identifier: str
+    optional: bool
+    nullable: bool
+    to_string: Callable[[Any], bytes]
+    from_string: Callable[[bytes], Any]
+
+
+class Shape(Protocol):
+    """What the values of a box are in Python, where that is not a dictionary: see `shapes.py`.
+
+    Attributes:
+        identifiers: the names of the values in Python, in the order of the pairs.
+        nullable: those of them that may be None.
+        wanted: what `unpack` takes, in words.
+    """
+
+    identifiers: tuple[str, ...]
+    nullable: Container[str]
+    wanted: str
+
+    def unpack(self, objects: Any) -> dict[str, Any] | None:
+        """Return the values of `objects`, or None if that is something else."""
+
+    def pack(self, values: dict[str, Any], strings: Mapping[bytes, bytes], what: str) -> Any:
+        """Return what the values are in Python; those that are absent in `strings` are None.
+
+        Raises `MalformedAmpBox` if its class refuses them; `what` names the schema in that.
+        """
 
 
 def wire_name(name: object, what: str) -> bytes:
@@ -62,32 +99,36 @@ class Schema:
     """Pairs of a name on the wire and an `Argument`, checked once, then used for every box.
 
     `pairs` is the definition of a `Command` or an `AmpList`, `what` names it in errors, and `reserved`
-    contains the names that it must not use.
+    contains the names that it must not use. `shape` says what the values are in Python; without one,
+    they are a dictionary.
 
     Attributes:
         pairs: the names, as bytes, and the arguments.
         names: the names in Python, in the same order.
         lists: those of the pairs whose values consist of many: what these become counts as well.
-        codecs: for each argument its name on the wire, its name in Python, whether it is optional, its
-            `toString` and its `fromString`. None if an argument overrides a hook above these two, or
-            does not derive from `Argument`: then `toBox` and `fromBox` of all arguments are called.
+        codecs: how each value is converted. None if an argument overrides a hook above `toString` and
+            `fromString`, or does not derive from `Argument`: then `toBox` and `fromBox` of all
+            arguments are called.
+        shape: as it was given.
 
     Raises `TypeError` or `ValueError` for a schema that cannot work: a name that is empty, too long,
     reserved, repeated (also if it is repeated in Python only), or the key of a piece of a large value
     (see `large.py`); or a value that is not an `Argument`.
     """
 
-    __slots__ = ("_names", "_required", "_what", "codecs", "lists", "names", "pairs")
+    __slots__ = ("_names", "_required", "_what", "codecs", "lists", "names", "pairs", "shape")
 
     def __init__(
         self,
         pairs: Iterable[tuple[bytes | str, Any]],
         what: str,
         reserved: Container[bytes] = RESERVED,
+        shape: Shape | None = None,
     ) -> None:
         self.pairs: list[tuple[bytes, Any]] = []
         self._what = what
-        self.codecs: list[_Codec] | None = []
+        self.shape = shape
+        self.codecs: list[Codec] | None = []
         names: dict[str, bytes] = {}
         required = set()
         if isinstance(pairs, Mapping | str | bytes) or not isinstance(pairs, Iterable):
@@ -113,20 +154,24 @@ class Schema:
                 raise TypeError(
                     f"{what}: {name!r} must be an Argument instance, not {argument!r}{hint}"
                 )
-            identifier = python_name(name)
+            identifier = python_name(name) if shape is None else shape.identifiers[len(names)]
             if identifier in names:
                 raise ValueError(
                     f"{what}: {name!r} and {names[identifier]!r} are both {identifier} in Python"
                 )
+            if shape is not None and name in names.values():
+                raise ValueError(f"{what}: two fields have the name {name!r} on the wire")
             names[identifier] = name
-            if not getattr(argument, "optional", False):
+            optional = bool(getattr(argument, "optional", False))
+            if not optional:
                 required.add(identifier)
             self.pairs.append((name, argument))
             hooks = argument._plain_hooks() if hasattr(argument, "_plain_hooks") else None
             if hooks is None:
                 self.codecs = None
             elif self.codecs is not None:
-                self.codecs.append((name, identifier, argument.optional, *hooks))
+                nullable = optional if shape is None else identifier in shape.nullable
+                self.codecs.append(Codec(name, identifier, optional, nullable, *hooks))
         for name, argument in self.pairs:
             if getattr(argument, "in_pieces", False):
                 for other in names.values():
@@ -136,11 +181,6 @@ class Schema:
         self.lists = [pair for pair in self.pairs if getattr(pair[1], "is_list", False)]
         self._names = frozenset(names)
         self._required = frozenset(required)
-
-    @property
-    def has_optional(self) -> bool:
-        """Whether any argument may be left out."""
-        return self._required != self._names
 
     @property
     def may_claim(self) -> bool:
@@ -170,32 +210,58 @@ class Schema:
         if problems:
             raise InvalidSignature(f"{self._what}: {'; '.join(problems)}")
 
-    def encode(self, objects: Mapping[str, Any], box: _Box, proto: Any) -> _Box:
+    def encode(self, objects: Any, box: _Box, proto: Any) -> _Box:
         """Put `objects` into `box`, and return it.
 
-        Raises `InvalidSignature` like `check`, `TypeError` if `objects` is not a mapping, and what an
-        argument raises for a value that it cannot encode, with a note that names the argument.
+        Raises `InvalidSignature` like `check`, `TypeError` if `objects` is not a mapping, or not what
+        the shape takes, and what an argument raises for a value that it cannot encode, with a note that
+        names the argument.
         """
-        if type(objects) is not dict and not isinstance(objects, Mapping):
+        values: Mapping[str, Any]
+        if self.shape is not None:
+            unpacked = self.shape.unpack(objects)
+            if unpacked is None:
+                wanted = self.shape.wanted
+                raise TypeError(f"{self._what}: {wanted} is needed, not {shortened(objects)}")
+            values = unpacked
+        elif type(objects) is not dict and not isinstance(objects, Mapping):
             raise TypeError(f"{self._what}: {objects!r} is not a mapping of names to values")
-        self.check(objects)
+        else:
+            self.check(objects)
+            values = objects
         name = b""
         try:
             if self.codecs is not None:
-                for name, identifier, optional, to_string, _ in self.codecs:
-                    value = objects.get(identifier)
-                    if value is not None or not optional:
+                for name, identifier, _, nullable, to_string, _ in self.codecs:
+                    value = values.get(identifier)
+                    if value is not None or not nullable:
                         box[name] = to_string(value)
-            else:
-                remaining = dict(objects)
+            elif self.shape is None:
+                remaining = dict(values)
                 for name, argument in self.pairs:
                     argument.toBox(name, box, remaining, proto)
+            else:
+                for identifier, (name, argument) in zip(self.names, self.pairs, strict=True):
+                    value = values[identifier]
+                    if value is None and identifier not in self.shape.nullable:
+                        raise TypeError(f"{identifier} is None")
+                    argument.toBox(name, box, {python_name(name): value}, proto)
         except Exception as error:
-            error.add_note(f"{self._what}: {name!r} could not be encoded{_if_none(objects, name)}")
+            error.add_note(f"{self._what}: {name!r} could not be encoded{self._if_none(values, name)}")
             raise
         return box
 
-    def decode(self, strings: Mapping[bytes, bytes], proto: Any) -> dict[str, Any]:
+    def _if_none(self, values: Mapping[str, Any], wire: bytes) -> str:
+        """Return the end of an error message about a value that is None, where that was not allowed."""
+        for identifier, (name, _) in zip(self.names, self.pairs, strict=True):
+            if name == wire and identifier in values and values[identifier] is None:
+                allowed = "an argument with optional=True"
+                if self.shape is not None:
+                    allowed = "a field whose type is `... | None`"
+                return f"; only {allowed} may be None"
+        return ""
+
+    def decode(self, strings: Mapping[bytes, bytes], proto: Any) -> Any:
         """Return the objects in a box; keys that are not in the schema are ignored.
 
         Raises `MalformedAmpBox`, which names the argument, for a value that is missing or that its
@@ -205,13 +271,16 @@ class Schema:
         name = b""
         try:
             if self.codecs is not None:
-                for name, identifier, optional, _, from_string in self.codecs:
+                for name, identifier, optional, _, _, from_string in self.codecs:
                     absent = optional and name not in strings
                     objects[identifier] = None if absent else from_string(strings[name])
             else:
                 remaining = dict(strings)
-                for name, argument in self.pairs:
-                    argument.fromBox(name, remaining, objects, proto)
+                for identifier, (name, argument) in zip(self.names, self.pairs, strict=True):
+                    found = objects if self.shape is None else {}
+                    argument.fromBox(name, remaining, found, proto)
+                    if self.shape is not None:
+                        objects[identifier] = found.get(python_name(name))
         except Exception as error:
             if name in strings:
                 problem = f"{name!r} is {shortened(strings[name])}: {cut(str(error))}"
@@ -220,7 +289,7 @@ class Schema:
             else:
                 problem = f"{name!r}: {cut(str(error))}"
             raise MalformedAmpBox(f"{self._what}: {problem}") from error
-        return objects
+        return objects if self.shape is None else self.shape.pack(objects, strings, self._what)
 
     def in_lists(self, strings: Mapping[bytes, bytes], most: int | None, isLocal: bool = True) -> int:
         """Return what the elements of the lists in a box count in addition to its pairs.
@@ -239,10 +308,3 @@ class Schema:
 
     def discard(self, strings: Mapping[bytes, bytes], proto: Any) -> None:
         """Dispose of a box whose values are not needed; a schema with descriptors closes them here."""
-
-
-def _if_none(objects: Mapping[str, Any], name: bytes) -> str:
-    """Return the end of an error message about a value that is None, where that was not allowed."""
-    if objects.get(python_name(name), "") is None:
-        return "; only an argument with optional=True may be None"
-    return ""

@@ -31,33 +31,48 @@ class Template:
         overhead: by how much the cost of a box exceeds its bytes, see `costs.box_cost`.
     """
 
-    __slots__ = ("_count", "_holes", "_pairs_cost", "_text", "overhead")
+    __slots__ = ("_holes", "_optional", "_pairs_cost", "_parts", "_required", "_tag_at", "overhead")
 
     def __init__(self, schema: Schema, tag_key: bytes, fixed: Mapping[bytes, bytes]) -> None:
-        # In the order of their keys: the Python name of each value, and what makes bytes of it.
-        self._holes: list[tuple[str, Callable[[Any], bytes] | None]] = []
-        self._count = len(schema.pairs)
-        values = {name: (python, write) for name, python, _, write, _ in schema.codecs or ()}
+        # In the order of their keys: the place of each value, its name in Python, and what makes bytes
+        # of it. Those that may be left out are apart, with the bytes of their keys.
+        self._holes: list[tuple[int, str, Callable[[Any], bytes]]] = []
+        self._optional: list[tuple[int, str, Callable[[Any], bytes], bytes]] = []
+        # The pieces of a box. Each value has two, for its length and itself; one that may be left out
+        # has a third one, for its key.
+        self._parts: list[bytes] = []
+        self._tag_at = 0
+        codecs = {codec.name: codec for codec in schema.codecs or ()}
         text = b""
-        keys = sorted((tag_key, *fixed, *values))
+        keys = sorted((tag_key, *fixed, *codecs))
         for key in keys:
-            text += _escaped(b"\0%c%b" % (len(key), key))
+            pair = b"\0%c%b" % (len(key), key)
             if key in fixed:
-                text += _escaped(_length(len(fixed[key])) + fixed[key])
+                text += pair + _length(len(fixed[key])) + fixed[key]
+                continue
+            codec = codecs.get(key)
+            if codec is not None and codec.nullable:
+                self._parts += (text, b"", b"", b"")
+                at = len(self._parts) - 2
+                self._optional.append((at, codec.identifier, codec.to_string, pair))
             else:
-                text += b"%b%b"
-                self._holes.append(values.get(key, ("", None)))
-        self._text = text + b"\0\0"
+                self._parts += (text + pair, b"", b"")
+                at = len(self._parts) - 2
+                if codec is None:
+                    self._tag_at = at
+                else:
+                    self._holes.append((at, codec.identifier, codec.to_string))
+            text = b""
+        self._parts.append(text + b"\0\0")
+        self._required = len(self._holes)
+        # What is left out counts as if it were there: the limits have room for that.
         self.overhead = len(keys) * (PAIR_OVERHEAD - 4) - 2
         self._pairs_cost = len(keys) * PAIR_OVERHEAD
 
     @classmethod
     def of(cls, schema: Schema, tag_key: bytes, **fixed: bytes) -> Template | None:
-        """Return the template for a schema, or None if its boxes differ in more than the values.
-
-        They do if a value may be left out, or if an argument looks at more than its own value.
-        """
-        if schema.codecs is None or schema.has_optional:
+        """Return the template for a schema, or None if an argument looks at more than its own value."""
+        if schema.codecs is None:
             return None
         pairs = {key.encode("ascii"): value for key, value in fixed.items()}
         if any(len(value) > MAX_VALUE_LENGTH for value in pairs.values()):
@@ -70,25 +85,40 @@ class Template:
         `room` is the most that the box may have, counted as `Limits.max_box_size` counts. The bytes
         are the same in both versions of AMP.
         """
-        if type(objects) is not dict or len(objects) != self._count:
+        if type(objects) is not dict:
             return None
-        strings: list[bytes] = []
+        unknown = len(objects) - self._required
+        parts = self._parts.copy()
+        at = self._tag_at
         try:
-            for name, write in self._holes:
-                string = tag if write is None else write(objects[name])
+            parts[at] = _length(len(tag))
+            parts[at + 1] = tag
+            for at, name, write in self._holes:
+                string = write(objects[name])
                 if type(string) is not bytes:
                     return None
-                strings.append(_length(len(string)))
-                strings.append(string)
+                parts[at] = _length(len(string))
+                parts[at + 1] = string
+            for at, name, write, key in self._optional:
+                if name not in objects:
+                    continue
+                unknown -= 1
+                value = objects[name]
+                if value is None:
+                    continue
+                string = write(value)
+                if type(string) is not bytes:
+                    return None
+                parts[at - 1] = key
+                parts[at] = _length(len(string))
+                parts[at + 1] = string
         except Exception:
             return None  # Filling a box fails as well, with an error that names the value.
-        data = self._text % tuple(strings)
+        if unknown:
+            return None
+        data = b"".join(parts)
         if len(data) > room - self._pairs_cost:
             return None
-        if len(data) > MAX_VALUE_LENGTH and MAX_VALUE_LENGTH in map(len, strings):
+        if len(data) > MAX_VALUE_LENGTH and MAX_VALUE_LENGTH in map(len, parts):
             return None  # In version 2, another piece follows a value of this length.
         return data
-
-
-def _escaped(text: bytes) -> bytes:
-    return text.replace(b"%", b"%%")

@@ -15,9 +15,9 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from ..commands.command import Command
-from ..commands.definitions import ENDING, ByName, raisable
+from ..commands.definitions import ENDING, ByName, Definition, raisable
 from ..commands.exchange import drop
+from ..commands.templates import Template
 from ..errors import AmpError, ConnectionLost, MalformedAmpBox, ProtocolSwitched, shortened
 from ..wire.boxes import ANSWER, ASK, COMMAND, ERROR, UNKNOWN_ERROR_CODE, AmpBox
 from ..wire.costs import PAIR_OVERHEAD, box_cost
@@ -119,10 +119,11 @@ class Calls:
 
     # --- asking ---
 
-    def ask_at_once(self, command: type[Command], objects: dict[str, Any]) -> _AnyFuture | None:
+    def ask_at_once(
+        self, template: Template, asked: Definition, objects: dict[str, Any]
+    ) -> _AnyFuture | None:
         """Ask without making a box; return None if a box is needed, and nothing was sent."""
-        template = command.__amp__.template
-        if template is None or not self.ready:
+        if not self.ready:
             return None
         # Reserved before the arguments are encoded: what encodes them may ask something itself.
         self._counter = number = self._counter + 1
@@ -136,7 +137,7 @@ class Calls:
         size = len(data) + template.overhead
         if self._open is _NONE_OPEN:
             self._open = {}
-        self._open[tag] = (command.__amp__, future, size)
+        self._open[tag] = (asked, future, size)
         self._unanswered += size
         try:
             if len(self._open) > _FEW:

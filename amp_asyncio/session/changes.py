@@ -36,7 +36,7 @@ class Change(ABC):
     # A protocol that takes over may take descriptors.
     may_claim = True
 
-    def __init__(self, command: type[Command]) -> None:
+    def __init__(self, command: type[Command[Any]]) -> None:
         self.command = command
 
     @abstractmethod

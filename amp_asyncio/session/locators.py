@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable
+from types import GeneratorType
 from typing import Any, ClassVar, Protocol, TypeAlias
 
 from ..commands.command import Command
@@ -58,7 +59,7 @@ class CommandLocator:
     """A base for classes whose methods answer commands, declared with `Command.responder`."""
 
     # The command of each name, and the name of the method that answers it.
-    __amp_commands__: ClassVar[dict[bytes, tuple[type[Command], str]]] = {}
+    __amp_commands__: ClassVar[dict[bytes, tuple[type[Command[Any]], str]]] = {}
 
     # Whether methods named `amp_NAME` answer commands, too: see `SimpleStringLocator`.
     __amp_by_name__: ClassVar[bool] = False
@@ -108,14 +109,15 @@ class MethodResponder:
     at once needs no box.
 
     Attributes:
-        command: the command that the method answers.
+        command: the command that the method answers, and `arguments` the schema of its questions.
         changes_connection: whether the bytes after the command may not be AMP.
     """
 
-    __slots__ = ("_method", "_proto", "changes_connection", "command")
+    __slots__ = ("_method", "_proto", "arguments", "changes_connection", "command")
 
-    def __init__(self, command: type[Command], method: Callable[..., Any], proto: Any) -> None:
+    def __init__(self, command: type[Command[Any]], method: Callable[..., Any], proto: Any) -> None:
         self.command = command
+        self.arguments = command.__amp__.arguments
         self.changes_connection = command.responseType is not Box
         self._method = method
         self._proto = proto
@@ -172,20 +174,26 @@ class MethodResponder:
 
         `room` is as in `Template.fill`.
         """
-        template = self.command.__amp__.response_template
-        return None if template is None else template.fill(tag, objects, room)
+        definition = self.command.__amp__
+        template = definition.response_template
+        if template is None:
+            return None
+        shape = definition.response.shape
+        return template.fill(tag, objects if shape is None else shape.unpack(objects), room)
 
     def in_lists(self, box: AmpBox, most: int) -> int:
         """Return what the lists in a command count; `BoxTooLong` for one of more than `most`."""
-        return self.command.__amp__.arguments.in_lists(box, most, isLocal=False)
+        return self.arguments.in_lists(box, most, isLocal=False)
 
     def box(self, objects: Any, most: int | None = None) -> AmpBox:
         """Return the box of the answer `objects`; `BoxTooLong` for one of more than `most`."""
-        answer: Any = {} if objects is None and not self.command.response else objects
+        response = self.command.__amp__.response
+        nothing = objects is None and response.shape is None and not self.command.response
+        answer: Any = {} if nothing else objects
         try:
             box = self.command.makeResponse(answer, self._proto)
             try:
-                self.command.__amp__.response.in_lists(box, most)
+                response.in_lists(box, most)
             except TooLong:
                 drop(box)
                 raise
@@ -209,8 +217,10 @@ def can_wait(responder: Responder) -> bool:
 
 
 def is_awaitable(answer: Any) -> bool:
-    """Return whether a responder's answer is still to come; most answers are a dict."""
-    return not isinstance(answer, dict) and inspect.isawaitable(answer)
+    """Return whether a responder's answer is still to come, faster than `inspect.isawaitable`."""
+    if hasattr(type(answer), "__await__"):
+        return True
+    return isinstance(answer, GeneratorType) and inspect.isawaitable(answer)
 
 
 class SimpleStringLocator:

@@ -129,7 +129,7 @@ class Responders:
         in_lists = 0
         if isinstance(responder, MethodResponder):
             begin = responder.begin
-            if responder.command.__amp__.arguments.lists:
+            if responder.arguments.lists:
                 try:
                     in_lists = responder.in_lists(box, session.limits.max_box_size)
                 except TooLong as error:

@@ -56,7 +56,7 @@ class ProtocolSwitchCommand(ChangingCommand):
                 f"callRemote({right})"
             )
         super().__init__(**kw)
-        self._factory = _protoToSwitchToFactory
+        self._factory = _protoToSwitchToFactory  # pyright: ignore[reportAttributeAccessIssue]
 
     @classmethod
     def makeResponse(cls, objects: Any, proto: Any) -> AmpBox:

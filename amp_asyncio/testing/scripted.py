@@ -33,7 +33,9 @@ class Expectation:
 
     arguments: dict[str, Any] | None = None
 
-    def __init__(self, peer: ScriptedPeer, command: type[Command], expected: dict[str, Any]) -> None:
+    def __init__(
+        self, peer: ScriptedPeer, command: type[Command[Any]], expected: dict[str, Any]
+    ) -> None:
         self._peer = peer
         self._command = command
         self._expected = expected
@@ -48,7 +50,7 @@ class Expectation:
     # --- what to do ---
 
     def answer(self, response: Any = None) -> Expectation:
-        """Answer with what a responder would return: a dictionary, or nothing."""
+        """Answer with what a responder would return: a dictionary, the answer's class, or nothing."""
         return self._do(partial(self._answer, response))
 
     def fail(self, error: Exception) -> Expectation:
@@ -95,8 +97,10 @@ class Expectation:
         return self
 
     def _answer(self, response: Any, tag: bytes) -> AmpBox:
+        if response is None and not self._command.__amp__.is_typed:
+            response = {}
         try:
-            return self._command.makeResponse({} if response is None else response, self._peer)
+            return self._command.makeResponse(response, self._peer)
         except Exception as error:
             self._peer.complain(f"the answer to {self} does not encode: {error!r}")
             raise RemoteAmpError(UNEXPECTED, "the scripted answer does not encode") from error
@@ -129,7 +133,7 @@ class Expectation:
         """Whether the command has come."""
         return self.arguments is not None
 
-    def _matches(self, command: type[Command], arguments: dict[str, Any]) -> bool:
+    def _matches(self, command: type[Command[Any]], arguments: dict[str, Any]) -> bool:
         """Return whether a command is the one that is expected."""
         return command is self._command and all(
             name in arguments and arguments[name] == value for name, value in self._expected.items()
@@ -190,7 +194,7 @@ class ScriptedPeer(AMP):
         super().__init__()
         self._script = _Script(in_order)
 
-    def expect(self, command: type[Command], /, **arguments: Any) -> Expectation:
+    def expect(self, command: type[Command[Any]], /, **arguments: Any) -> Expectation:
         """Expect one `command` with these arguments; those that are not named may have any value.
 
         A value is compared with `==`.
@@ -238,11 +242,11 @@ class _Script:
     def __init__(self, in_order: bool) -> None:
         self.in_order = in_order
         self.expected: list[Expectation] = []
-        self.commands: dict[bytes, type[Command]] = {}
+        self.commands: dict[bytes, type[Command[Any]]] = {}
         self.came: list[str] = []
         self.problems: list[str] = []
 
-    def next(self, command: type[Command], arguments: dict[str, Any]) -> Expectation | None:
+    def next(self, command: type[Command[Any]], arguments: dict[str, Any]) -> Expectation | None:
         """Return the expectation that a command is, or None."""
         pending = [expectation for expectation in self.expected if not expectation.came]
         for expectation in pending[:1] if self.in_order else pending:
@@ -286,7 +290,7 @@ class _Script:
 class _ByScript:
     """The responder of one command."""
 
-    def __init__(self, peer: ScriptedPeer, script: _Script, command: type[Command]) -> None:
+    def __init__(self, peer: ScriptedPeer, script: _Script, command: type[Command[Any]]) -> None:
         self._peer = peer
         self._script = script
         self._command = command

@@ -1,0 +1,98 @@
+"""Scopes: what the names in an annotation mean.
+
+An annotation may be text: always with `from __future__ import annotations`, and else where it names
+what is defined further down. It is evaluated as its class would see it: in its module, in the function
+that defines it, in its own body. What a name does not mean yet, it may mean later.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import ChainMap
+from collections.abc import Mapping
+from types import FrameType
+from typing import Any, ForwardRef, Generic, TypeVar, get_args, get_origin
+
+__all__ = ["Scope", "local_names"]
+
+
+class Scope:
+    """Where the annotations of the class `owner` are evaluated.
+
+    `names` are those of the functions around it. `types` are the arguments of a generic class, by its
+    type variables.
+    """
+
+    __slots__ = ("names", "owner", "types")
+
+    def __init__(
+        self, owner: type, names: Mapping[str, Any], types: Mapping[Any, Any] | None = None
+    ) -> None:
+        self.owner = owner
+        self.names = names
+        self.types = types or {}
+
+    def evaluated(self, hint: Any) -> Any:
+        """Return what an annotation means; raises `NameError` where a name means nothing yet."""
+        while isinstance(hint, str | ForwardRef):
+            text = hint if isinstance(hint, str) else hint.__forward_arg__
+            module = sys.modules.get(self.owner.__module__)
+            around = vars(module) if module is not None else {}
+            parameters = getattr(self.owner, "__type_params__", ())
+            generic = {each.__name__: each for each in parameters}
+            places: list[Any] = [generic, self.names, around, vars(self.owner)]
+            try:
+                hint = eval(text, {}, ChainMap(*places))
+            except AttributeError as error:  # A module that is still being imported.
+                raise NameError(str(error), name=error.name) from error
+        if isinstance(hint, TypeVar):
+            return self.types.get(hint, hint)
+        return hint
+
+    def of(self, hint: Any) -> Scope:
+        """Return the scope of a class, or of a generic class with arguments, that is named here."""
+        kind = get_origin(hint) or hint
+        parameters = getattr(kind, "__parameters__", ())
+        given = [self.evaluated(each) for each in get_args(hint)]
+        return Scope(kind, self.names, dict(zip(parameters, given, strict=False)))
+
+    def base(self, name: str) -> Scope:
+        """Return the scope of the class that defines the field `name`: `owner`, or a base of it."""
+        bases = [base for base in self.owner.__mro__ if name in vars(base).get("__annotations__", {})]
+        if not bases or bases[0] is self.owner:
+            return self
+        return Scope(bases[0], self.names, self._types_of(self.owner, bases[0], self.types))
+
+    def _types_of(self, owner: type, base: type, types: Mapping[Any, Any]) -> Mapping[Any, Any]:
+        """Return the arguments that `owner` gives to a generic class that it derives from."""
+        for hint in vars(owner).get("__orig_bases__", owner.__bases__):
+            kind = get_origin(hint) or hint
+            if kind is Generic or not issubclass(kind, base):
+                continue
+            given = [types.get(each, each) for each in get_args(hint)]
+            inner = dict(zip(getattr(kind, "__parameters__", ()), given, strict=False))
+            return inner if kind is base else self._types_of(kind, base, inner)
+        return types
+
+
+def local_names(frame: FrameType | None) -> dict[str, Any]:
+    """Return the names in the functions and classes around a definition, the innermost first.
+
+    `frame` is the innermost one that may contain the definition.
+    """
+    while frame is not None and frame.f_code.co_name == "__init_subclass__":
+        frame = frame.f_back
+    names: dict[str, Any] = {}
+    inner = frame
+    while inner is not None and inner.f_locals is not inner.f_globals:
+        for name, value in inner.f_locals.items():
+            names.setdefault(name, value)
+        outer = inner.f_back
+        within = inner.f_code.co_qualname
+        # Only what is around the definition in the source, as long as it is being executed.
+        while outer is not None and not (
+            outer.f_globals is inner.f_globals and within.startswith(f"{outer.f_code.co_qualname}.")
+        ):
+            outer = outer.f_back
+        inner = outer
+    return names

@@ -1,0 +1,115 @@
+"""Lines that mypy --strict and pyright strict accept: commands from type hints."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+from typing import Annotated, Any, assert_type
+
+from attrs import field, frozen
+from attrs.validators import ge
+
+from amp_asyncio import AMP, BigString, Command, Integer, Wire
+
+
+class NoSuchRoom(Exception):
+    pass
+
+
+@frozen
+class Total:
+    total: int
+
+
+class Sum(Command[Total]):
+    a: int
+    b: int = field(default=0, validator=ge(0))
+    errors = {OverflowError: b"OVERFLOW"}
+
+
+@frozen
+class Guest:
+    name: str
+    age: int | None = None
+
+
+@frozen
+class Booking:
+    number: int
+    note: str | None = None
+
+
+class Book(Command[Booking]):
+    room: int
+    arrival: Annotated[datetime.datetime, Wire("from")]
+    guests: list[Guest]
+    tags: list[str] | None = None
+    photo: Annotated[bytes, BigString()] = b""
+    errors = {NoSuchRoom: b"NO_SUCH_ROOM"}
+
+
+class Leave(Command[None]):
+    number: int
+    requiresAnswer = False
+
+
+class Greet(Command[str], answer="greeting"):
+    name: str = "you"
+
+
+class Old(Command):
+    arguments = [(b"a", Integer()), (b"b", Integer())]
+    response = [(b"total", Integer())]
+
+
+class Hotel(AMP):
+    @Sum.responder
+    async def sum(self, a: int, b: int = 0) -> Total:
+        return Total(total=a + b)
+
+    @Book.responder
+    async def book(
+        self,
+        room: int,
+        arrival: datetime.datetime,
+        guests: list[Guest],
+        tags: list[str] | None = None,
+        photo: bytes = b"",
+    ) -> Booking:
+        return Booking(number=room + len(guests))
+
+    @Leave.responder
+    async def leave(self, number: int) -> None:
+        print("left", number)
+
+    @Greet.responder
+    def greet(self, name: str = "you") -> str:
+        return f"Hello, {name}!"
+
+    @Old.responder
+    def old(self, a: int, b: int) -> dict[str, int]:
+        return {"total": a + b}
+
+
+class Annex(Hotel):
+    @Sum.responder
+    async def sum(self, a: int, b: int = 0) -> Total:
+        return await super().sum(a=a, b=b)
+
+
+async def call_directly(hotel: Hotel) -> None:
+    assert_type(await hotel.sum(a=1), Total)
+    assert_type(hotel.greet(name="Ada"), str)
+
+
+async def ask(peer: AMP, when: datetime.datetime) -> None:
+    answer = await peer.call(Sum(a=13, b=81))
+    assert_type(answer, Total)
+    assert_type(answer.total, int)
+    assert_type(await peer.callRemote(Sum, a=13), Total)
+    assert_type(peer.call(Leave(number=3)), asyncio.Future[None])
+    both = await asyncio.gather(peer.call(Sum(a=1, b=2)), peer.call(Greet(name="Ada")))
+    assert_type(both, tuple[Total, str])
+    booking = await peer.call(Book(room=1, arrival=when, guests=[Guest(name="Ada")]), timeout=5)
+    assert_type(booking.note, str | None)
+    assert_type(await peer.callRemote(Old, a=1, b=2), dict[str, Any])
