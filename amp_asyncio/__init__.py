@@ -67,6 +67,7 @@ from .protocol import BinaryBoxProtocol
 from .session.locators import CommandLocator, ResponderLocator, SimpleStringLocator
 from .session.starttls import StartTLS
 from .session.switching import ProtocolSwitchCommand
+from .wire import parser as _parser
 from .wire.boxes import (
     ANSWER,
     ASK,
@@ -92,6 +93,9 @@ if TYPE_CHECKING:
     from .tls.certificates import Certificate, PrivateCertificate
 
 __version__ = "0.1.0"
+
+#: Whether the hottest modules are compiled, and not interpreted. They do the same in both cases.
+compiled = not str(_parser.__file__).endswith(".py")
 
 __all__ = [
     "AMP",
@@ -154,6 +158,7 @@ __all__ = [
     "Unicode",
     "UnknownRemoteError",
     "Wire",
+    "compiled",
     "connect",
     "parse",
     "parseString",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import pydoc
 import subprocess
 import sys
@@ -35,6 +36,10 @@ def test_dir_imports_nothing() -> None:
 
 def test_the_version_is_that_of_the_distribution() -> None:
     assert version("amp_asyncio") == amp_asyncio.__version__
+
+
+def test_compiled_says_whether_the_parser_is() -> None:
+    assert amp_asyncio.compiled == (not inspect.isfunction(amp_asyncio.parse))
 
 
 def test_the_docstring_lists_every_part() -> None:
