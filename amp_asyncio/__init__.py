@@ -64,6 +64,7 @@ from .errors import (
 )
 from .limits import Limits
 from .protocol import BinaryBoxProtocol
+from .session.current import Call, current_call, remaining
 from .session.locators import CommandLocator, ResponderLocator, SimpleStringLocator
 from .session.starttls import StartTLS
 from .session.switching import ProtocolSwitchCommand
@@ -124,6 +125,7 @@ __all__ = [
     "BoxParser",
     "BoxReceiver",
     "BoxSender",
+    "Call",
     "Certificate",
     "Child",
     "Command",
@@ -160,9 +162,11 @@ __all__ = [
     "Wire",
     "compiled",
     "connect",
+    "current_call",
     "parse",
     "parseString",
     "python_name",
+    "remaining",
     "serve",
     "spawn",
     "stdio",

@@ -24,6 +24,7 @@ from ..wire.costs import PAIR_OVERHEAD, box_cost
 from .changes import Change
 from .outlets import changeable
 from .questions import MOST_CANCELLED, Queue, Watch, fail, free, remote_error
+from .running import current
 
 if TYPE_CHECKING:
     from .session import Session
@@ -151,7 +152,7 @@ class Calls:
             self._unanswered -= size
             return None  # The future of the question with a box will say it.
         responders = self._session.responders
-        if responders.tasks or responders.depth:
+        if responders.desk.now is not None or current.get() is not None:
             responders.asked(future)
         return future
 

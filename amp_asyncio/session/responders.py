@@ -23,11 +23,11 @@ from ..wire.costs import box_cost
 from . import answers
 from .backlog import Backlog
 from .changes import ChangingCommand
-from .contexts import NO_CONTEXT
+from .contexts import NO_CONTEXT, present_context
 from .life import Pause
 from .locators import MethodResponder, Responder, can_wait, is_awaitable
 from .refusals import failing, is_loss, unhandled
-from .running import RUNNING, Running, Status, Suspended, current
+from .running import RUNNING, Desk, Running, Status, Suspended, current, desk
 
 if TYPE_CHECKING:
     from .session import Session
@@ -41,6 +41,9 @@ _EAGERLY: Final[dict[str, Any]] = {"eager_start": True} if sys.version_info >= (
 
 _Tasks: TypeAlias = dict[asyncio.Task[None], tuple[Running, Responder, Awaitable[Any]]]
 
+# What a conversation has before it begins.
+_NO_DESK: Final = Desk()
+
 # What a conversation has before the first responder had to wait: a dictionary takes memory.
 _NO_TASKS: Final[_Tasks] = {}
 
@@ -52,7 +55,7 @@ class Responders:
         progress: how many commands were begun and finished so far.
         context: each responder gets a copy of it: the context in which the conversation has begun, so
             that no responder sees what another one has set, whichever event it is begun at.
-        depth: how many plain responders, or beginnings of others, are being called now.
+        desk: where responders are called, on the event loop of the conversation.
         tasks: the `async def` responders that have begun and not ended.
         suspended: those of them that wait for answers of the peer; None if there were none yet.
     """
@@ -65,7 +68,7 @@ class Responders:
         "_running",
         "_session",
         "context",
-        "depth",
+        "desk",
         "progress",
         "suspended",
         "tasks",
@@ -78,7 +81,7 @@ class Responders:
         self._exempt = 0  # How many of them wait until the others are done.
         self._running = 0  # The size of the commands of all but those.
         self.suspended: Suspended | None = None
-        self.depth = 0
+        self.desk = _NO_DESK
         self.progress = 0
         # What the plain responder that is called now has asked, and whether that was not sent yet.
         self._asked: tuple[tuple[asyncio.Future[Any], bool], ...] = ()
@@ -86,6 +89,16 @@ class Responders:
         self._changing: Responder | None = None
         # Made when the first command has to wait: it takes more memory than all else here.
         self._backlog: Backlog | None = None
+
+    def begin(self) -> None:
+        """Answer commands from now on, on the event loop that runs."""
+        self.context = present_context()
+        self.desk = desk()
+
+    @property
+    def amp(self) -> Any:
+        """The AMP, or the dispatcher, whose commands these are."""
+        return self._session.owner
 
     # --- what comes ---
 
@@ -139,7 +152,8 @@ class Responders:
                 if in_lists:
                     session.end_turn()
         self._asked = ()
-        self.depth += 1
+        desk = self.desk
+        outer, desk.now = desk.now, (self, box, None)
         try:
             answer = context.run(begin, box)
         except BaseException as error:
@@ -148,7 +162,7 @@ class Responders:
                 raise
             return
         finally:
-            self.depth -= 1
+            desk.now = outer
         if type(answer) is not CoroutineType:
             if not is_awaitable(answer):
                 answers.answer(session, box[COMMAND], box.get(ASK), responder, answer)
@@ -163,14 +177,10 @@ class Responders:
             self._suspend(running, future, waits)
         finishing = self._finish(running, responder, answer)
         loop = asyncio.get_running_loop()
-        self.depth += 1  # It may begin to run here.
-        try:
-            if loop.get_task_factory() is not None:
-                task: asyncio.Task[None] = context.run(loop.create_task, finishing)
-            else:
-                task = asyncio.Task(finishing, loop=loop, context=context, **_EAGERLY)
-        finally:
-            self.depth -= 1
+        if loop.get_task_factory() is not None:
+            task: asyncio.Task[None] = context.run(loop.create_task, finishing)
+        else:
+            task = asyncio.Task(finishing, loop=loop, context=context, **_EAGERLY)
         if not task.done():  # pragma: no branch: before 3.12 it never is
             if self.tasks is _NO_TASKS:
                 self.tasks = {}
@@ -304,7 +314,7 @@ class Responders:
         running = current.get()
         if running is not None and running.is_inside(self):
             self._suspend(running, future, waits)
-        elif self.depth:
+        elif self.is_called():
             self._asked = (*self._asked, (future, waits))
 
     def _suspend(self, running: Running, future: asyncio.Future[Any], waits: bool) -> None:
@@ -342,9 +352,14 @@ class Responders:
         """Return whether every command is done, except those that wait for that themselves."""
         return not self._backlog and len(self.tasks) == self._exempt
 
+    def is_called(self) -> bool:
+        """Return whether a responder of this conversation is being called now."""
+        now = self.desk.now
+        return now is not None and now[0] is self
+
     def is_inside(self) -> bool:
         """Return whether the code that runs now belongs to a responder that has not ended."""
-        if self.depth:
+        if self.is_called():
             return True
         running = current.get()
         return running is not None and running.is_inside(self)

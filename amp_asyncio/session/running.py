@@ -14,11 +14,14 @@ from contextvars import ContextVar
 from enum import Enum
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+from weakref import WeakKeyDictionary
 
 if TYPE_CHECKING:
+    from ..wire.boxes import AmpBox
+    from .current import Call
     from .responders import Responders
 
-__all__ = ["RUNNING", "Running", "Status", "Suspended", "current"]
+__all__ = ["RUNNING", "Desk", "Running", "Status", "Suspended", "current", "desk"]
 
 
 class Status(Enum):
@@ -41,6 +44,7 @@ class Running:
     Attributes:
         command: the name of the command that it answers.
         tag: the tag of its answer; None if none is wanted.
+        call: what `current_call` returns in it; None if it was not made yet.
         size: what the command counts while it is in memory.
         status: what it is at the moment.
         asking: how many of its questions are open.
@@ -48,12 +52,23 @@ class Running:
         suspended: whether it waits for the answers to them.
     """
 
-    __slots__ = ("asking", "command", "responders", "size", "status", "suspended", "tag", "waiting")
+    __slots__ = (
+        "asking",
+        "call",
+        "command",
+        "responders",
+        "size",
+        "status",
+        "suspended",
+        "tag",
+        "waiting",
+    )
 
     def __init__(self, responders: Responders, command: bytes, tag: bytes | None, size: int) -> None:
         self.responders = responders
         self.command = command
         self.tag = tag
+        self.call: Call | None = None
         self.size = size
         self.status: Status = RUNNING
         self.asking = 0
@@ -125,3 +140,33 @@ class Suspended:
 
 #: In an `async def` responder, and in the tasks that it starts: which one it is.
 current: ContextVar[Running | None] = ContextVar("amp_asyncio.running", default=None)
+
+
+class Desk:
+    """Where each responder of an event loop is called, one at a time.
+
+    Attributes:
+        now: whose responder is being called, for which command, and its call if that was made; None
+            while none is. What an `async def` does after it was called is not part of that.
+    """
+
+    __slots__ = ("now",)
+
+    def __init__(self) -> None:
+        self.now: tuple[Responders, AmpBox, Call | None] | None = None
+
+
+# The event loops of several threads may call responders at the same time.
+_DESKS: WeakKeyDictionary[asyncio.AbstractEventLoop, Desk] = WeakKeyDictionary()
+
+
+def desk() -> Desk:
+    """Return the desk of the event loop that runs here; outside of one, a new one."""
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        return Desk()
+    found = _DESKS.get(loop)
+    if found is None:
+        found = _DESKS[loop] = Desk()
+    return found

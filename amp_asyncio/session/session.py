@@ -16,7 +16,6 @@ from ..limits import Limits
 from ..logs import Lines
 from ..wire.boxes import ANSWER, COMMAND, ERROR, AmpBox, BoxReceiver, BoxSender
 from .calls import Calls
-from .contexts import present_context
 from .life import Pause
 from .locators import may_claim
 from .outlets import Outlet, SenderOutlet
@@ -104,7 +103,7 @@ class Session:
         self.outlet = outlet or SenderOutlet(sender)
         self.outbox = self.outlet.outbox
         self.started = True
-        self.responders.context = present_context()
+        self.responders.begin()
         self.calls.begin()
 
     def receive(self, box: AmpBox) -> None:
