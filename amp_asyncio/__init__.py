@@ -66,6 +66,7 @@ from .limits import Limits
 from .protocol import BinaryBoxProtocol
 from .session.current import Call, current_call, remaining
 from .session.locators import CommandLocator, ResponderLocator, SimpleStringLocator
+from .session.peers import Credentials, Peer
 from .session.starttls import StartTLS
 from .session.switching import ProtocolSwitchCommand
 from .wire import parser as _parser
@@ -131,6 +132,7 @@ __all__ = [
     "Command",
     "CommandLocator",
     "ConnectionLost",
+    "Credentials",
     "DateTime",
     "Decimal",
     "Descriptor",
@@ -144,6 +146,7 @@ __all__ = [
     "NoEmptyBoxes",
     "OnlyOneTLS",
     "Path",
+    "Peer",
     "PeerVerifyError",
     "PrivateCertificate",
     "ProtocolSwitchCommand",

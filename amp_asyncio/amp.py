@@ -96,5 +96,8 @@ class AMP(BinaryBoxProtocol, BoxDispatcher, CommandLocator, SimpleStringLocator)
         await close(connection_of(self), timeout)
 
 
-# What a responder cannot be called. (`call` may be one: classes that are older than it have such.)
-_PUBLIC = frozenset(name for name in dir(AMP) if not name.startswith("_") and name != "call")
+# Names that classes of older programs may have for something else, a responder for instance.
+_FREE = frozenset(("call", "identity", "peer"))
+
+# What a responder cannot be called.
+_PUBLIC = frozenset(name for name in dir(AMP) if not name.startswith("_")) - _FREE

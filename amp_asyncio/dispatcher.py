@@ -33,6 +33,22 @@ class BoxDispatcher(Composed):
     #: may say otherwise with its own `cancellable`.
     cancellable: bool = True
 
+    #: Whether a peer has to say who it is first: until `identity` is set on this object, it finds only
+    #: commands with `public = True`, `StartTLS` among them. All others are answered as unknown ones.
+    identified_only: bool = False
+
+    #: Who the peer is, as this side has found out: any object but None. A class that is not
+    #: `identified_only` may use the name for something else.
+    identity: Any = None
+
+    def __init_subclass__(cls, **kw: Any) -> None:
+        super().__init_subclass__(**kw)
+        if cls.identified_only and cls.identity is not None:
+            raise TypeError(
+                f"{cls.__name__} is identified_only, and so its identity is set on each instance when "
+                f"the peer is known: the class must not have one, but it has {cls.identity!r}"
+            )
+
     def __init__(self, locator: ResponderLocator) -> None:
         self.locator = locator
 

@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING, Any, Self
 from .composed import Composed, connection_of, is_of_this_package
 from .connection.connection import Connection
 from .connection.ending import peer_ended
+from .connection.peers import presented_certificate
 from .connection.starting import begin, call_override
 from .limits import Limits
 from .session.life import State
+from .session.peers import Peer
 from .session.receivers import ForeignReceiver, Receiver
 from .wire.boxes import AmpBox, BoxReceiver
 
@@ -28,6 +30,13 @@ if TYPE_CHECKING:
 __all__ = ["BinaryBoxProtocol"]
 
 logger = logging.getLogger("amp_asyncio")
+
+
+class _Seen:
+    """What `amp.peer` is, unless it was set."""
+
+    def __get__(self, proto: BinaryBoxProtocol | None, cls: type[BinaryBoxProtocol]) -> Any:
+        return self if proto is None else connection_of(proto).peer
 
 
 class BinaryBoxProtocol(Composed, asyncio.Protocol):
@@ -41,6 +50,13 @@ class BinaryBoxProtocol(Composed, asyncio.Protocol):
 
     #: The version of AMP, 1 or 2; see `AMP`.
     protocol_version: int = 1
+
+    if TYPE_CHECKING:
+        #: Who is at the other end. It may be set, which tests do. A subclass may use the name for
+        #: something else.
+        peer: Peer
+    else:
+        peer = _Seen()
 
     def __new__(cls, *args: Any, **kw: Any) -> Self:
         self = super().__new__(cls)
@@ -101,13 +117,7 @@ class BinaryBoxProtocol(Composed, asyncio.Protocol):
     def peerCertificate(self) -> Certificate | None:
         """The certificate that the peer presented, verified or not, or None without TLS or one."""
         transport = connection_of(self).transport
-        ssl_object = transport and transport.get_extra_info("ssl_object")
-        der = ssl_object and ssl_object.getpeercert(binary_form=True)
-        if not der:
-            return None
-        from .tls.certificates import Certificate  # Slow to import, and seldom needed.
-
-        return Certificate.from_der(der)
+        return None if transport is None else presented_certificate(transport)
 
     # --- what asyncio calls ---
     #

@@ -328,6 +328,29 @@ def test_chat_says_how_it_is_run() -> None:
     assert "chat.py join NAME" in done.stderr
 
 
+# --- login_secret.py and login_certificate.py ---
+
+
+@pytest.mark.system
+def test_login_with_a_secret() -> None:
+    assert output_of(EXAMPLES / "login_secret.py") == [
+        "Ada asks: Ada has 94",
+        "A stranger who claims to be Ada: wrong user or wrong secret",
+        "A stranger who only asks finds no such command",
+    ]
+
+
+@pytest.mark.system
+def test_login_with_a_certificate() -> None:
+    assert output_of(EXAMPLES / "login_certificate.py") == [
+        "Ada sees that the bank is open",
+        "Ada asks: Ada has 94",
+        "A stranger who claims to be Ada is refused: PeerVerifyError",
+        "A stranger without a certificate sees that the bank is open",
+        "A stranger without a certificate finds no other command",
+    ]
+
+
 # --- secure_switch.py ---
 
 

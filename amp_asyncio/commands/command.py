@@ -111,6 +111,8 @@ class Command(Generic[_Answer], metaclass=CommandType):
     #: the caller cancelled, or the connection was lost. None for what the AMP class says. A command
     #: that requires no answer is never cancelled.
     cancellable: ClassVar[bool | None] = None
+    #: Whether a peer finds it before its identity is known, where the AMP class is `identified_only`.
+    public: ClassVar[bool] = False
 
     # What the package keeps about the command.
     __amp__: ClassVar[Definition]

@@ -126,6 +126,7 @@ async def _shake(connection: Connection, terms: TLSTerms, early: bytes) -> async
 def _go_on(connection: Connection, transport: asyncio.Transport) -> None:
     """Go on over TLS: `transport` is on top of the old one, and its own buffer is empty."""
     connection.transport = transport
+    connection.seen = None
     logger.info("%r: secured by TLS", connection)
     connection.outbox.open(transport, connection.loop)
     connection.settle(secured=True)

@@ -17,6 +17,7 @@ from ..limits import Limits
 from ..logs import Lines
 from ..session.life import Event, Pause, State, following
 from ..session.outbox import Outbox
+from ..session.peers import Peer
 from ..session.receivers import Receiver
 from ..tls.failures import certificate_error
 from ..transports.cutting import cut
@@ -24,6 +25,7 @@ from ..wire.boxes import AmpBox
 from . import changing
 from .ending import Linger, PeerEnd, peer_ended
 from .inbox import Inbox
+from .peers import peer_of
 from .starting import hook
 
 if TYPE_CHECKING:
@@ -61,6 +63,7 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         intercepts: whether it overrides what is done for each box that is sent.
         peer_end: what ends the connection when its peer has closed its side and gets no more answers.
         securing: whether the change that is under way is StartTLS.
+        seen: who is at the other end, if somebody has asked; forgotten when TLS starts.
         served: the connections of its server, of which this is one until it is gone; None for others.
         peer_finished: whether the peer has closed its side.
         ended_by: what the transport was lost by, while boxes that came before are still given out.
@@ -91,6 +94,7 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         "peer_finished",
         "receiver",
         "securing",
+        "seen",
         "served",
         "state",
         "transport",
@@ -122,6 +126,7 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         self._finish_when_settled = False
         self._closed: asyncio.Event | None = None  # Made when somebody waits for the end.
         self._linger: Linger | None = None
+        self.seen: Peer | None = None
         self.peer_end: PeerEnd | None = None
 
     def happen(self, event: Event) -> None:
@@ -222,6 +227,11 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         transport = self.transport
         has_tls = transport is not None and transport.get_extra_info("sslcontext") is not None
         return has_tls or self.securing
+
+    @property
+    def peer(self) -> Peer:
+        """Who is at the other end."""
+        return peer_of(self)
 
     @property
     def over_pipes(self) -> bool:

@@ -94,6 +94,11 @@ def _configure(connection: Connection, owner: Any) -> None:
     limits, version = owner.limits, owner.protocol_version
     if not isinstance(limits, Limits):
         raise TypeError(f"{type(owner).__name__}.limits must be a Limits(...), not {limits!r}")
+    if getattr(owner, "identified_only", False) and not connection.receiver.is_session:
+        raise TypeError(
+            f"{type(owner).__name__}.identified_only has no effect on a boxReceiver: set it on the "
+            "dispatcher that finds the responders"
+        )
     log_as = connection if logger.isEnabledFor(logging.DEBUG) else None
     inbox, outbox = connection.inbox, connection.outbox
     connection.limits = limits

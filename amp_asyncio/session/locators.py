@@ -48,7 +48,8 @@ class ResponderLocator(Protocol):
         """Return what answers the command `name`, or None if it has no responder.
 
         If the responder has a true attribute `changes_connection`, the bytes after the command are not
-        looked at before it is answered.
+        looked at before it is answered. If it has a true attribute `public`, a peer finds it before
+        its identity is known, too: see `BoxDispatcher.identified_only`.
 
         The responder raises `RemoteAmpError` to answer with an error code. Any other exception that
         it raises is logged, and the peer gets no detail of it.
@@ -135,6 +136,11 @@ class MethodResponder:
                 raise
             raise declared from error
         return self.box(objects)
+
+    @property
+    def public(self) -> bool:
+        """What the command says about it; see `Command.public`."""
+        return self.command.public
 
     @property
     def cancellable(self) -> bool | None:

@@ -16,6 +16,7 @@ from ..errors import AmpError
 from ..wire.boxes import AmpBox, BoxSender
 from .life import Pause
 from .outbox import Outbox
+from .peers import Peer
 
 if TYPE_CHECKING:
     from ..tls.certificates import PrivateCertificate
@@ -44,6 +45,7 @@ class Outlet(Protocol):
         locked: whether a change of the connection was begun by a box of ours, and is not done yet.
         secured: whether the connection has TLS, or is about to.
         over_pipes: whether it is over pipes, on which TLS cannot be started.
+        peer: who is at the other end.
     """
 
     outbox: Outbox
@@ -56,6 +58,8 @@ class Outlet(Protocol):
     def secured(self) -> bool: ...
     @property
     def over_pipes(self) -> bool: ...
+    @property
+    def peer(self) -> Peer: ...
 
     def post(self, box: AmpBox) -> None:
         """Send a box; raises as `Outbox.send_box` does."""
@@ -99,6 +103,7 @@ class SenderOutlet:
     locked = False
     secured = False
     over_pipes = False
+    peer = Peer()
 
     def __init__(self, sender: BoxSender) -> None:
         self.outbox = Outbox()

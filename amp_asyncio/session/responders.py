@@ -107,7 +107,7 @@ class Responders:
         session = self._session
         try:
             responder = (session.locator or session.owner).locateResponder(box[COMMAND])
-            if responder is None:
+            if responder is None or (session.guarded and session.hides(responder)):
                 responder = unhandled
         except BaseException as error:
             responder = failing(error)

@@ -22,7 +22,7 @@ from .outlets import Outlet, SenderOutlet
 from .responders import Responders
 
 if TYPE_CHECKING:
-    from .locators import ResponderLocator
+    from .locators import Responder, ResponderLocator
 
 __all__ = ["Session"]
 
@@ -39,6 +39,7 @@ class Session:
         limits: how much may be under way.
         all_lines: the log lines of all conversations of a server, of which this is one.
         started: whether there is a connection, or was one.
+        guarded: whether the peer finds only public commands until the owner has an identity for it.
         closing: whether only responders may still ask.
         parking: whether the peer's commands wait, unless a question of ours is open.
         watched: whether somebody waits until all is done.
@@ -54,6 +55,7 @@ class Session:
         "close_on_unknown_error",
         "closing",
         "finishing",
+        "guarded",
         "limits",
         "locator",
         "outbox",
@@ -78,6 +80,7 @@ class Session:
         self.limits: Limits = Limits()
         self.cancellable = True
         self.close_on_unknown_error = False
+        self.guarded = False
         self.started = self.closing = self.parking = self.watched = False
         # Whether the peer sends no more, so that the connection ends when all is answered.
         self.finishing = False
@@ -99,6 +102,7 @@ class Session:
         self.limits = limits
         self.cancellable = bool(getattr(owner, "cancellable", True))
         self.close_on_unknown_error = bool(getattr(owner, "closeOnUnknownError", False))
+        self.guarded = bool(getattr(owner, "identified_only", False))
         self.sender = sender
         self.outlet = outlet or SenderOutlet(sender)
         self.outbox = self.outlet.outbox
@@ -163,6 +167,15 @@ class Session:
     def may_claim(self) -> bool:
         """Return whether a box that comes may name a descriptor, or what follows it may."""
         return self.outlet.locked or self.calls.may_claim() or may_claim(self.locator or self.owner)
+
+    def hides(self, responder: Responder) -> bool:
+        """Return whether a responder is not found by this peer, because it is not known yet who it is.
+
+        What a subclass does with the name `identity` does not matter: it is set on the instance.
+        """
+        if not self.guarded or vars(self.owner).get("identity") is not None:
+            return False
+        return not getattr(responder, "public", False)
 
     def progress(self) -> int:
         """Return how many commands were begun and finished so far."""

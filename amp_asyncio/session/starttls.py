@@ -84,6 +84,7 @@ class StartTLS(ChangingCommand):
     Cancelling the call does not stop what is under way: the connection goes on, secured or refused.
     """
 
+    public = True  # What a peer has to say to be identified may be a secret.
     arguments = _ARGUMENTS
     response = _ARGUMENTS
 

@@ -50,9 +50,9 @@ class Identity:
 
     Attributes:
         address: what `get_extra_info("peername")` gives to the other side, and "sockname" to this one.
-        certificate: what `amp.peerCertificate` is on the other side, as if it had been presented in a
-            TLS handshake. TLS is not used: bytes cross in the clear. Where either side has a
-            certificate, both see a connection that has TLS already.
+        certificate: what `amp.peer.certificate` and `amp.peerCertificate` are on the other side, as if
+            it had been presented, and verified, in a TLS handshake. TLS is not used: bytes cross in the
+            clear. Where either side has a certificate, both see a connection that has TLS already.
         extra: what else `get_extra_info` gives to the other side, by name.
     """
 
