@@ -1,8 +1,8 @@
 """AMP, the Asynchronous Messaging Protocol, for asyncio.
 
 Commands with typed arguments, answered by `async def` responders, over one connection on which both
-sides can ask. Wire-compatible with Twisted's `twisted.protocols.amp`. Every public name is here. The
-code is in these parts, and each part imports only from those above it:
+sides can ask. Wire-compatible with Twisted's `twisted.protocols.amp`. Every public name is here. Each
+part of the code imports only from those above it:
 
 errors.py       every exception
 limits.py       Limits, of one connection
@@ -18,6 +18,7 @@ composed.py     how a public class holds its parts
 protocol.py     BinaryBoxProtocol: a connection, as people see it
 dispatcher.py   BoxDispatcher: a conversation, as people see it
 amp.py          AMP, the class that people subclass: both of these in one
+interceptors.py a log line for each call, and metrics
 serving.py      the connections of a server
 endpoints.py    connect, serve, unix_connect, unix_serve
 processes.py    spawn and stdio: AMP with child processes
@@ -65,6 +66,7 @@ from .errors import (
 from .limits import Limits
 from .protocol import BinaryBoxProtocol
 from .session.current import Call, current_call, remaining
+from .session.interceptors import Interceptor, Proceed
 from .session.locators import CommandLocator, ResponderLocator, SimpleStringLocator
 from .session.peers import Credentials, Peer
 from .session.starttls import StartTLS
@@ -91,6 +93,7 @@ from .wire.parser import BoxParser, parse, parseString
 
 if TYPE_CHECKING:
     from .commands.hints import Wire
+    from .interceptors import CallLog, CallMetrics
     from .processes import Child, spawn, stdio
     from .tls.certificates import Certificate, PrivateCertificate
 
@@ -127,6 +130,8 @@ __all__ = [
     "BoxReceiver",
     "BoxSender",
     "Call",
+    "CallLog",
+    "CallMetrics",
     "Certificate",
     "Child",
     "Command",
@@ -139,6 +144,7 @@ __all__ = [
     "Float",
     "IncompatibleVersions",
     "Integer",
+    "Interceptor",
     "InvalidSignature",
     "Limits",
     "ListOf",
@@ -149,6 +155,7 @@ __all__ = [
     "Peer",
     "PeerVerifyError",
     "PrivateCertificate",
+    "Proceed",
     "ProtocolSwitchCommand",
     "ProtocolSwitched",
     "QuitBox",
@@ -182,6 +189,8 @@ _LATER = {
     "Certificate": "tls.certificates",
     "PrivateCertificate": "tls.certificates",
     "Wire": "commands.hints",
+    "CallLog": "interceptors",
+    "CallMetrics": "interceptors",
     "Child": "processes",
     "spawn": "processes",
     "stdio": "processes",

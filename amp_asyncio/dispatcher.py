@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ParamSpec, TypeVar, overload
 
 from .commands.command import Command, CommandType, check_question, question_of
@@ -11,6 +11,7 @@ from .commands.definitions import ByName
 from .composed import Composed
 from .errors import ConnectionLost, ProtocolSwitched, shortened
 from .session.asking import ask
+from .session.interceptors import Interceptor, checked
 from .session.locators import ResponderLocator
 from .session.session import Session
 from .wire.boxes import AmpBox, BoxSender
@@ -33,6 +34,10 @@ class BoxDispatcher(Composed):
     #: may say otherwise with its own `cancellable`.
     cancellable: bool = True
 
+    #: What surrounds each call, in both directions: async functions `around(call, proceed)`, the first
+    #: one outermost. It is looked at when the connection is made.
+    interceptors: Sequence[Interceptor] = ()
+
     #: Whether a peer has to say who it is first: until `identity` is set on this object, it finds only
     #: commands with `public = True`, `StartTLS` among them. All others are answered as unknown ones.
     identified_only: bool = False
@@ -43,6 +48,8 @@ class BoxDispatcher(Composed):
 
     def __init_subclass__(cls, **kw: Any) -> None:
         super().__init_subclass__(**kw)
+        if not isinstance(cls.interceptors, property):
+            checked(cls.interceptors, f"{cls.__name__}.interceptors")
         if cls.identified_only and cls.identity is not None:
             raise TypeError(
                 f"{cls.__name__} is identified_only, and so its identity is set on each instance when "
@@ -136,8 +143,9 @@ class BoxDispatcher(Composed):
                 f"callRemoteString takes the name of a command, not {shortened(command)}: write "
                 "callRemote(...) for a command class"
             )
+        asked = _BY_NAME if requiresAnswer else None
         try:
-            return self.__amp__.calls.ask(name, AmpBox(kw), _BY_NAME if requiresAnswer else None)
+            return self.__amp__.ask(name, AmpBox(kw), asked, question=kw, amp=self)
         except TypeError as error:
             wrong = {key: value for key, value in kw.items() if not isinstance(value, bytes)}
             raise TypeError(

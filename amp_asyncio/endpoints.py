@@ -20,6 +20,7 @@ from .amp import AMP
 from .errors import shortened
 from .limits import Limits
 from .serving import Acceptor, Server, close_in_time, leave_in_time, listening
+from .session.interceptors import Interceptor, checked
 from .transports.adoption import AcceptingProtocol, connect_unix, refuse_descriptors
 
 __all__ = [
@@ -190,13 +191,18 @@ def _call(name: str, *arguments: object) -> str:
     return f"{name}({', '.join(given)})"
 
 
-def limited(protocol_factory: Callable[[], _A], limits: Limits | None) -> _A:
-    """Return what `protocol_factory` makes, with these limits if any are given."""
+def limited(
+    protocol_factory: Callable[[], _A],
+    limits: Limits | None,
+    interceptors: Sequence[Interceptor] = (),
+) -> _A:
+    """Return what `protocol_factory` makes, with these limits if any are given, and interceptors."""
     amp = protocol_factory()
     if not isinstance(amp, AMP):
         raise TypeError(f"{protocol_factory!r} returned {amp!r}, which is not an AMP")
     if limits is not None:
         amp.limits = limits
+    amp.__amp__.around = tuple(interceptors)
     return amp
 
 
@@ -204,10 +210,13 @@ def _acceptor(
     protocol_factory: Callable[[], AMP],
     ssl: SSLContext | None,
     limits: Limits | None,
+    interceptors: Sequence[Interceptor],
     options: dict[str, Any],
 ) -> Acceptor:
     handshake_timeout = (limits or Limits()).handshake_timeout
-    return Acceptor(partial(limited, protocol_factory, limits), ssl, options, handshake_timeout)
+    return Acceptor(
+        partial(limited, protocol_factory, limits, interceptors), ssl, options, handshake_timeout
+    )
 
 
 @overload
@@ -217,6 +226,7 @@ def connect(
     *,
     ssl: SSLContext | bool | None = ...,
     limits: Limits | None = ...,
+    interceptors: Sequence[Interceptor] = ...,
     **options: Any,
 ) -> Opening[AMP]: ...
 @overload
@@ -227,6 +237,7 @@ def connect(
     *,
     ssl: SSLContext | bool | None = ...,
     limits: Limits | None = ...,
+    interceptors: Sequence[Interceptor] = ...,
     **options: Any,
 ) -> Opening[_A]: ...
 def connect(
@@ -236,6 +247,7 @@ def connect(
     *,
     ssl: SSLContext | bool | None = None,
     limits: Limits | None = None,
+    interceptors: Sequence[Interceptor] = (),
     **options: Any,
 ) -> Opening[Any]:
     """Connect to an AMP server over TCP, or over TLS if `ssl` is given.
@@ -245,16 +257,18 @@ def connect(
     second. `amp = await connect(...)` leaves closing to the caller.
 
     `protocol_factory` makes the object that connects; `limits`, if given, takes the place of the limits
-    of its class. All other arguments are those of `loop.create_connection`, and so are the errors:
-    `OSError`, `ssl.SSLError`. Cancelling it leaves no connection behind.
+    of its class; `interceptors` surround those of its class. All other arguments are those of
+    `loop.create_connection`, and so are the errors: `OSError`, `ssl.SSLError`. Cancelling it leaves no
+    connection behind.
     """
     signature = "connect(host, port, protocol_factory)"
     _check_address(signature, host, port)
     _check_client(signature, protocol_factory, limits, ssl, options)
+    interceptors = checked(interceptors, f"{signature}: interceptors")
 
     async def open_it() -> AMP:
         # Made before it connects: asyncio leaves a connection open if the factory raises.
-        amp = limited(protocol_factory, limits)
+        amp = limited(protocol_factory, limits, interceptors)
         create: Any = asyncio.get_running_loop().create_connection
         await create(lambda: amp, host, port, ssl=ssl, **options)
         return amp
@@ -268,6 +282,7 @@ def unix_connect(
     *,
     ssl: SSLContext | bool | None = ...,
     limits: Limits | None = ...,
+    interceptors: Sequence[Interceptor] = ...,
     **options: Any,
 ) -> Opening[AMP]: ...
 @overload
@@ -277,6 +292,7 @@ def unix_connect(
     *,
     ssl: SSLContext | bool | None = ...,
     limits: Limits | None = ...,
+    interceptors: Sequence[Interceptor] = ...,
     **options: Any,
 ) -> Opening[_A]: ...
 def unix_connect(
@@ -285,6 +301,7 @@ def unix_connect(
     *,
     ssl: SSLContext | bool | None = None,
     limits: Limits | None = None,
+    interceptors: Sequence[Interceptor] = (),
     **options: Any,
 ) -> Opening[Any]:
     """Connect to an AMP server over the UNIX socket `path`; otherwise as `connect` does.
@@ -295,9 +312,10 @@ def unix_connect(
     signature = "unix_connect(path, protocol_factory)"
     check_argument(signature, "path", path, str, bytes, PathLike, needed="a path")
     _check_client(signature, protocol_factory, limits, ssl, options)
+    interceptors = checked(interceptors, f"{signature}: interceptors")
 
     async def open_it() -> AMP:
-        amp = limited(protocol_factory, limits)
+        amp = limited(protocol_factory, limits, interceptors)
         where = None if path is None else fspath(path)
         if not ssl and options.keys() <= {"sock"}:
             return await connect_unix(lambda: amp, where, **options)
@@ -315,6 +333,7 @@ def serve(
     *,
     ssl: SSLContext | None = None,
     limits: Limits | None = None,
+    interceptors: Sequence[Interceptor] = (),
     **options: Any,
 ) -> Opening[Server]:
     """Serve AMP over TCP, or over TLS if `ssl` is given.
@@ -327,11 +346,12 @@ def serve(
     """
     signature = "serve(protocol_factory, host, port)"
     _check_server(signature, protocol_factory, limits, ssl, options)
+    interceptors = checked(interceptors, f"{signature}: interceptors")
     _check_address(signature, host, port, Sequence)
 
     async def open_it() -> Server:
         listen = asyncio.get_running_loop().create_server
-        acceptor = _acceptor(protocol_factory, ssl, limits, options)
+        acceptor = _acceptor(protocol_factory, ssl, limits, interceptors, options)
         listener = await listening(listen, options, acceptor.accept, host, port)
         return Server(listener, acceptor)
 
@@ -344,6 +364,7 @@ def unix_serve(
     *,
     ssl: SSLContext | None = None,
     limits: Limits | None = None,
+    interceptors: Sequence[Interceptor] = (),
     **options: Any,
 ) -> Opening[Server]:
     """Serve AMP on the UNIX socket `path`; otherwise as `serve` does.
@@ -353,11 +374,12 @@ def unix_serve(
     """
     signature = "unix_serve(protocol_factory, path)"
     _check_server(signature, protocol_factory, limits, ssl, options)
+    interceptors = checked(interceptors, f"{signature}: interceptors")
     check_argument(signature, "path", path, str, bytes, PathLike, needed="a path")
 
     async def open_it() -> Server:
         listen: Any = asyncio.get_running_loop().create_unix_server
-        acceptor = _acceptor(protocol_factory, ssl, limits, options)
+        acceptor = _acceptor(protocol_factory, ssl, limits, interceptors, options)
         lines = acceptor.lines
         accept = acceptor.accept if ssl else lambda: AcceptingProtocol(acceptor.accept(), lines)
         where = None if path is None else fspath(path)

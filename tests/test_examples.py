@@ -351,6 +351,23 @@ def test_login_with_a_certificate() -> None:
     ]
 
 
+# --- metrics_prometheus.py ---
+
+
+@pytest.mark.system
+def test_metrics_for_prometheus() -> None:
+    expected = []
+    for direction in ("asking", "answering"):
+        labels = f'command="Divide",direction="{direction}"'
+        expected += [
+            f"amp_calls_running{{{labels}}} 0.0",
+            f'amp_calls_total{{{labels},outcome="ok"}} 2.0',
+            f'amp_calls_total{{{labels},outcome="ZeroDivisionError"}} 1.0',
+            f"amp_call_seconds_count{{{labels}}} 3.0",
+        ]
+    assert sorted(output_of(EXAMPLES / "metrics_prometheus.py")) == sorted(expected)
+
+
 # --- secure_switch.py ---
 
 

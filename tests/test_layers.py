@@ -27,7 +27,7 @@ LAYERS = [
     ["composed"],
     ["protocol", "dispatcher"],
     ["amp"],
-    ["serving", "endpoints"],
+    ["serving", "endpoints", "interceptors"],
     ["processes"],
     [""],  # The package itself, which has all the public names.
     ["testing"],

@@ -257,7 +257,7 @@ class Command(Generic[_Answer], metaclass=CommandType):
             drop(box)
             raise
         asked = definition if self.requiresAnswer else None
-        return session.calls.ask(self.commandName, box, asked, in_lists)
+        return session.ask(self.commandName, box, asked, in_lists, question=self, amp=proto)
 
 
 Command.__amp__ = Definition(Command, Command._inherits)

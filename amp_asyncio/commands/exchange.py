@@ -24,7 +24,16 @@ from ..errors import ConnectionLost, MalformedAmpBox
 from ..wire.boxes import AmpBox
 from .schemas import Schema, Shape
 
-__all__ = ["MOST_UNCLAIMED", "DescriptorSchema", "Exchange", "claim", "drop", "give", "schema_for"]
+__all__ = [
+    "MOST_UNCLAIMED",
+    "DescriptorSchema",
+    "Exchange",
+    "carries_descriptors",
+    "claim",
+    "drop",
+    "give",
+    "schema_for",
+]
 
 #: How many descriptors of a peer may wait for the boxes that name them; one more aborts the connection.
 #: Twisted sends those of all its waiting boxes before the first of these boxes, and a box may name
@@ -202,6 +211,11 @@ class _Carrier(AmpBox):
     exchange: Exchange
     start: int
     end: int
+
+
+def carries_descriptors(box: AmpBox) -> bool:
+    """Return whether descriptors leave with `box`."""
+    return isinstance(box, _Carrier)
 
 
 @cache

@@ -119,6 +119,23 @@ class Backlog:
 
     # --- stalling ---
 
+    async def room(self) -> None:
+        """Wait until another answer may be made, or none can be sent any more.
+
+        A thousand responders may be done in one turn. What they return may be large, or may be one
+        object that becomes a thousand copies.
+        """
+        outbox, most = self._session.outbox, self._session.limits.max_backlog
+        if not outbox.is_full(most):
+            return
+        self.stuck += 1
+        try:
+            self.watch()
+            await outbox.room_below(most)
+        finally:
+            self.stuck -= 1
+            self.unwatch()
+
     def watch(self) -> None:
         """Look, in a while, whether anything has moved since."""
         if self._stall_timer is None:

@@ -29,11 +29,11 @@ from .running import current
 if TYPE_CHECKING:
     from .session import Session
 
-__all__ = ["Calls"]
+__all__ = ["Asked", "Calls"]
 
 _AnyFuture: TypeAlias = asyncio.Future[Any]
 # What takes the answer. None for a command that wants no answer.
-_Asked: TypeAlias = ByName | Change | None
+Asked: TypeAlias = ByName | Change | None
 
 # What the tag will add to a question that has none yet.
 _TAG_COST = PAIR_OVERHEAD + len(ASK) + 12
@@ -105,12 +105,14 @@ class Calls:
             and not self.held
             and not self._waiting
             and not self._session.closing
+            and self._session.interceptors is None
             and self._session.outlet.takes_bytes
         )
 
     def is_open(self) -> bool:
         """Return whether somebody waits for an answer."""
-        if self._waiting or self._unresolved:
+        interceptors = self._session.interceptors
+        if self._waiting or self._unresolved or (interceptors is not None and interceptors.is_open()):
             return True
         return any(not future.done() for _, future, _ in self._open.values())
 
@@ -156,7 +158,7 @@ class Calls:
             responders.asked(future)
         return future
 
-    def ask(self, name: bytes, box: AmpBox, asked: _Asked, in_lists: int = 0) -> _AnyFuture:
+    def ask(self, name: bytes, box: AmpBox, asked: Asked, in_lists: int = 0) -> _AnyFuture:
         """Ask for the command `name` with `box`; `asked` takes the answer, None for none.
 
         `in_lists` is what the elements of its lists count.
@@ -183,7 +185,7 @@ class Calls:
         waits = (self._waiting is not None and not passes) or not self._may_send(size, passes)
         try:
             if waits:
-                self._check(box, asked)
+                self.check(box, asked)
                 if self._waiting is None:
                     self._waiting = Queue()
                 self._waiting.add(future, (asked, box, size), passes)
@@ -199,7 +201,7 @@ class Calls:
             responders.asked(future, waits)
         return future
 
-    def _check(self, box: AmpBox, asked: _Asked) -> None:
+    def check(self, box: AmpBox, asked: Asked) -> None:
         """Raise what is wrong with a box that will be sent later; its tag will not be longer."""
         if asked is not None:
             waiting = len(self._waiting) if self._waiting else 0
@@ -214,7 +216,7 @@ class Calls:
             return True
         return self._unanswered + size <= self._session.limits.window
 
-    def _send(self, asked: _Asked, box: AmpBox, size: int, future: _AnyFuture) -> None:
+    def _send(self, asked: Asked, box: AmpBox, size: int, future: _AnyFuture) -> None:
         """Send a question; its future is in the table before that."""
         session = self._session
         if isinstance(asked, Change):

@@ -113,7 +113,7 @@ class ChangingCommand(Command):
             raise RuntimeError("there is no connection yet; ask when connection_made was called")
         change = self._change(changeable(session.outlet))
         box = self.makeArguments(self.structured, proto)
-        return session.calls.ask(self.commandName, box, change)
+        return session.ask(self.commandName, box, change, question=self, amp=proto)
 
 
 def lost(why: str, cause: BaseException) -> ConnectionLost:

@@ -8,10 +8,14 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from ..wire.boxes import COMMAND
 from .running import Status, current, desk
+
+if TYPE_CHECKING:
+    from .outlets import Outlet
+    from .peers import Peer
 
 __all__ = ["NO_METADATA", "Call", "current_call", "remaining"]
 
@@ -27,8 +31,8 @@ class Call:
     Attributes:
         direction: "asking" or "answering".
         command: the name of the command on the wire.
-        question: what is asked: the instance of the command, or a mapping of its arguments by name;
-            None where it was not kept.
+        question: what is asked, for interceptors: the instance of the command; without a class for it,
+            the arguments by name, or the box that came. None where it was not kept.
         amp: the `AMP`, or the dispatcher, over which it is asked or answered.
         metadata: what goes with the question, by name.
         deadline: when the time of the call is over, on the clock of `time.monotonic()`; None without a
@@ -52,6 +56,12 @@ class Call:
         self.question = question
         self.metadata = metadata
         self.deadline = deadline
+
+    @property
+    def peer(self) -> Peer:
+        """Who is at the other end of the connection."""
+        outlet: Outlet = self.amp.__amp__.outlet
+        return outlet.peer
 
     def remaining(self) -> float | None:
         """Return how many seconds are left, 0 if none are; None without a timeout."""

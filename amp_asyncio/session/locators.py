@@ -147,12 +147,29 @@ class MethodResponder:
         """What the command says about it; see `Command.cancellable`."""
         return self.command.cancellable
 
-    def begin(self, box: AmpBox) -> Any:
-        """Call the method with the arguments in `box`, and return what it returns."""
+    def arguments(self, box: AmpBox) -> dict[str, Any]:
+        """Return the arguments in `box`; `BadArguments` if they do not decode."""
         try:
-            arguments = self.command.parseArguments(box, self._proto)
+            return self.command.parseArguments(box, self._proto)
         except MalformedAmpBox as error:
             raise BadArguments(*error.args) from error
+
+    def question(self, box: AmpBox) -> Command:
+        """Return the question in `box`, as the side has it that asks; raises as `arguments` does."""
+        question = self.command.__new__(self.command)
+        question.structured = self.arguments(box)
+        return question
+
+    def run(self, question: Command) -> Any:
+        """Call the method with the arguments of a question, and return or raise what it does."""
+        return self._method(**question.structured)
+
+    def begin(self, box: AmpBox) -> Any:
+        """Call the method with the arguments in `box`, and return what it returns.
+
+        It raises what the peer is told of an error that the command declares.
+        """
+        arguments = self.arguments(box)
         try:
             return self._method(**arguments)
         except Exception as error:

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from .locators import Responder
     from .session import Session
 
-__all__ = ["failing", "is_loss", "refusal", "unhandled"]
+__all__ = ["Failing", "is_loss", "is_refusal", "refusal", "unhandled"]
 
 # By how much an error with an empty text counts more than its bytes: the lengths of three pairs, and of
 # one piece more of each.
@@ -54,16 +54,24 @@ def unhandled(box: AmpBox) -> AmpBox:
     raise RemoteAmpError(UNHANDLED_ERROR_CODE, text)
 
 
-def failing(error: BaseException) -> Responder:
-    """Return a responder that raises `error`, which a locator has raised."""
-    # Without the frame that called the locator, and what was in the others: the command may wait.
-    error.__traceback__ = error.__traceback__ and error.__traceback__.tb_next
-    clear_frames(error.__traceback__)
+class Failing:
+    """A responder that raises `error`, which a locator has raised."""
 
-    def fail(box: AmpBox) -> AmpBox:
-        raise error
+    __slots__ = ("_error",)
 
-    return fail
+    def __init__(self, error: BaseException) -> None:
+        # Without the frame that called the locator, and what was in the others: the command may wait.
+        error.__traceback__ = error.__traceback__ and error.__traceback__.tb_next
+        clear_frames(error.__traceback__)
+        self._error = error
+
+    def __call__(self, box: AmpBox) -> AmpBox:
+        raise self._error
+
+
+def is_refusal(responder: Responder) -> bool:
+    """Return whether a responder is here because there is none."""
+    return responder is unhandled or isinstance(responder, Failing)
 
 
 def is_loss(error: BaseException) -> bool:

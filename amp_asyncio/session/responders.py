@@ -13,6 +13,7 @@ import asyncio
 import logging
 import sys
 from collections.abc import Awaitable
+from functools import partial
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -26,7 +27,7 @@ from .changes import ChangingCommand
 from .contexts import NO_CONTEXT, present_context
 from .life import Pause
 from .locators import MethodResponder, Responder, can_wait, is_awaitable
-from .refusals import failing, is_loss, unhandled
+from .refusals import Failing, is_loss, is_refusal, unhandled
 from .running import RUNNING, Desk, Running, Status, Suspended, current, desk
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ class Responders:
             if responder is None or (session.guarded and session.hides(responder)):
                 responder = unhandled
         except BaseException as error:
-            responder = failing(error)
+            responder = Failing(error)
         if getattr(responder, "changes_connection", False):
             # What follows may not be AMP: that is known when the command is answered.
             if session.outlet.locked:
@@ -151,6 +152,8 @@ class Responders:
                     return
                 if in_lists:
                     session.end_turn()
+        if session.interceptors is not None and not is_refusal(responder):
+            begin = partial(session.interceptors.begin, responder)
         self._asked = ()
         desk = self.desk
         outer, desk.now = desk.now, (self, box, None)
@@ -202,33 +205,15 @@ class Responders:
                 if isinstance(responder, MethodResponder):
                     error = responder.declared(error) or error
                 if session.calls.held and isinstance(error, Exception):
-                    await self._room()
+                    await self._waiting().room()
                 answers.refuse(session, running.command, running.tag, responder, error)
             if isinstance(error, (asyncio.CancelledError, *ENDING)):
                 raise
         else:
             self._ended(running)
             if session.calls.held and can_wait(responder):
-                await self._room()
+                await self._waiting().room()
             answers.answer(session, running.command, running.tag, responder, objects)
-
-    async def _room(self) -> None:
-        """Wait until another answer may be made, or none can be sent any more.
-
-        A thousand responders may be done in one turn. What they return may be large, or may be one
-        object that becomes a thousand copies.
-        """
-        outbox, most = self._session.outbox, self._session.limits.max_backlog
-        if not outbox.is_full(most):
-            return
-        backlog = self._waiting()
-        backlog.stuck += 1
-        try:
-            backlog.watch()
-            await outbox.room_below(most)
-        finally:
-            backlog.stuck -= 1
-            backlog.unwatch()
 
     def _ended(self, running: Running) -> None:
         running.end()

@@ -15,7 +15,9 @@ from ..errors import AmpError, ConnectionLost, NoEmptyBoxes, shortened
 from ..limits import Limits
 from ..logs import Lines
 from ..wire.boxes import ANSWER, COMMAND, ERROR, AmpBox, BoxReceiver, BoxSender
-from .calls import Calls
+from .calls import Asked, Calls
+from .current import Call
+from .interceptors import Interceptor, Interceptors, checked
 from .life import Pause
 from .locators import may_claim
 from .outlets import Outlet, SenderOutlet
@@ -37,6 +39,8 @@ class Session:
         sender: what boxes are sent through that have a `_sendTo` of their own.
         outlet: the connection, and `outbox` its outbox.
         limits: how much may be under way.
+        around: the interceptors that `serve` or `connect` was given, outside of those of the owner.
+        interceptors: surrounds each call; None if there are none.
         all_lines: the log lines of all conversations of a server, of which this is one.
         started: whether there is a connection, or was one.
         guarded: whether the peer finds only public commands until the owner has an identity for it.
@@ -49,6 +53,7 @@ class Session:
         "_idle",
         "_lines",
         "all_lines",
+        "around",
         "box_receiver",
         "calls",
         "cancellable",
@@ -56,6 +61,7 @@ class Session:
         "closing",
         "finishing",
         "guarded",
+        "interceptors",
         "limits",
         "locator",
         "outbox",
@@ -81,6 +87,8 @@ class Session:
         self.cancellable = True
         self.close_on_unknown_error = False
         self.guarded = False
+        self.around: tuple[Interceptor, ...] = ()
+        self.interceptors: Interceptors | None = None
         self.started = self.closing = self.parking = self.watched = False
         # Whether the peer sends no more, so that the connection ends when all is answered.
         self.finishing = False
@@ -103,6 +111,9 @@ class Session:
         self.cancellable = bool(getattr(owner, "cancellable", True))
         self.close_on_unknown_error = bool(getattr(owner, "closeOnUnknownError", False))
         self.guarded = bool(getattr(owner, "identified_only", False))
+        own = checked(getattr(owner, "interceptors", ()), f"{type(owner).__name__}.interceptors")
+        if around := (*self.around, *own):
+            self.interceptors = Interceptors(self, around)
         self.sender = sender
         self.outlet = outlet or SenderOutlet(sender)
         self.outbox = self.outlet.outbox
@@ -127,6 +138,24 @@ class Session:
             raise NoEmptyBoxes(
                 f"neither a command nor an answer nor an error: {shortened(dict(box))}{hint}"
             )
+
+    def ask(
+        self,
+        name: bytes,
+        box: AmpBox,
+        asked: Asked,
+        in_lists: int = 0,
+        *,
+        question: object,
+        amp: object,
+    ) -> asyncio.Future[Any]:
+        """Ask for a command, as `Calls.ask` does, with the interceptors around it.
+
+        They are shown the `question` that `amp` was asked.
+        """
+        if self.interceptors is None:
+            return self.calls.ask(name, box, asked, in_lists)
+        return self.interceptors.ask(Call("asking", name, amp, question), box, asked, in_lists)
 
     def send(self, box: AmpBox) -> None:
         """Send a box; one with a `_sendTo` of its own decides itself how."""
