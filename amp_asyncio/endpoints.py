@@ -21,7 +21,7 @@ from .errors import shortened
 from .limits import Limits
 from .serving import Acceptor, Server, close_in_time, leave_in_time, listening
 from .session.interceptors import Interceptor, checked
-from .transports.adoption import AcceptingProtocol, connect_unix, refuse_descriptors
+from .transports.adoption import connect_unix
 
 __all__ = [
     "Opening",
@@ -159,11 +159,19 @@ def _check_client(
 
 
 def _check_server(
-    signature: str, factory: object, limits: object, ssl: object, options: Container[str]
+    signature: str,
+    factory: object,
+    limits: object,
+    ssl: object,
+    most: object,
+    options: Container[str],
 ) -> None:
     check_factory(signature, factory)
     check_limits(signature, limits)
     _check_ssl(signature, ssl, SSLContext, server_side=True)
+    check_argument(signature, "max_connections", most, int, needed="an int")
+    if isinstance(most, int) and most < 1:
+        raise ValueError(f"{signature}: max_connections must be positive, not {most!r}")
     if "timeout" in options:
         name = signature.partition("(")[0]
         raise TypeError(f"{name}() has no timeout: those of its connections are in Limits(...)")
@@ -211,12 +219,13 @@ def _acceptor(
     ssl: SSLContext | None,
     limits: Limits | None,
     interceptors: Sequence[Interceptor],
+    most: int | None,
     options: dict[str, Any],
+    carries: bool = False,
 ) -> Acceptor:
     handshake_timeout = (limits or Limits()).handshake_timeout
-    return Acceptor(
-        partial(limited, protocol_factory, limits, interceptors), ssl, options, handshake_timeout
-    )
+    factory = partial(limited, protocol_factory, limits, interceptors)
+    return Acceptor(factory, ssl, options, handshake_timeout, most, carries)
 
 
 @overload
@@ -334,6 +343,7 @@ def serve(
     ssl: SSLContext | None = None,
     limits: Limits | None = None,
     interceptors: Sequence[Interceptor] = (),
+    max_connections: int | None = None,
     **options: Any,
 ) -> Opening[Server]:
     """Serve AMP over TCP, or over TLS if `ssl` is given.
@@ -341,19 +351,25 @@ def serve(
     `async with serve(...) as server` closes the server, and its connections, at the end;
     `server = await serve(...)` leaves that to the caller. `protocol_factory` makes an object for each
     connection. If it raises, or if a TLS handshake fails, that is logged with the client's address, and
-    the client's connection ends. All other arguments are those of `loop.create_server`, and so are the
-    errors: `OSError` if it cannot listen.
+    the client's connection ends.
+
+    With `max_connections` open connections, no more are accepted until one of them ends: clients wait,
+    as many as `backlog` says. Handshakes that are under way count, and connections that were switched
+    to another protocol do not. When the process is out of descriptors, that is logged once, and
+    accepting goes on when there are some.
+
+    All other arguments are those of `loop.create_server`, and so are the errors: `OSError` if it cannot
+    listen.
     """
     signature = "serve(protocol_factory, host, port)"
-    _check_server(signature, protocol_factory, limits, ssl, options)
+    _check_server(signature, protocol_factory, limits, ssl, max_connections, options)
     interceptors = checked(interceptors, f"{signature}: interceptors")
     _check_address(signature, host, port, Sequence)
 
     async def open_it() -> Server:
-        listen = asyncio.get_running_loop().create_server
-        acceptor = _acceptor(protocol_factory, ssl, limits, interceptors, options)
-        listener = await listening(listen, options, acceptor.accept, host, port)
-        return Server(listener, acceptor)
+        given = dict(options)
+        acceptor = _acceptor(protocol_factory, ssl, limits, interceptors, max_connections, given)
+        return await listening(asyncio.get_running_loop().create_server, given, acceptor, host, port)
 
     return Opening(_call("serve", protocol_factory, host, port), "server", open_it)
 
@@ -365,6 +381,7 @@ def unix_serve(
     ssl: SSLContext | None = None,
     limits: Limits | None = None,
     interceptors: Sequence[Interceptor] = (),
+    max_connections: int | None = None,
     **options: Any,
 ) -> Opening[Server]:
     """Serve AMP on the UNIX socket `path`; otherwise as `serve` does.
@@ -373,20 +390,17 @@ def unix_serve(
     descriptors: see `Descriptor`.
     """
     signature = "unix_serve(protocol_factory, path)"
-    _check_server(signature, protocol_factory, limits, ssl, options)
+    _check_server(signature, protocol_factory, limits, ssl, max_connections, options)
     interceptors = checked(interceptors, f"{signature}: interceptors")
     check_argument(signature, "path", path, str, bytes, PathLike, needed="a path")
 
     async def open_it() -> Server:
-        listen: Any = asyncio.get_running_loop().create_unix_server
-        acceptor = _acceptor(protocol_factory, ssl, limits, interceptors, options)
-        lines = acceptor.lines
-        accept = acceptor.accept if ssl else lambda: AcceptingProtocol(acceptor.accept(), lines)
+        given = dict(options)
+        acceptor = _acceptor(
+            protocol_factory, ssl, limits, interceptors, max_connections, given, carries=ssl is None
+        )
+        create: Any = asyncio.get_running_loop().create_unix_server
         where = None if path is None else fspath(path)
-        listener: Any = await listening(listen, options, accept, where)
-        if ssl is not None:
-            for sock in listener.sockets:
-                refuse_descriptors(sock)
-        return Server(listener, acceptor)
+        return await listening(create, given, acceptor, where)
 
     return Opening(_call("unix_serve", protocol_factory, path), "server", open_it)

@@ -3,7 +3,7 @@
 asyncio does not say that a protocol factory raises or a TLS handshake fails, except in debug mode, and
 the two event loops differ in what becomes of the client. So the handshake is done here, on top of the
 connection that was accepted, and a factory that raises leaves a protocol that ends the connection: both
-are logged with the client's address.
+are logged with the client's address. How connections are accepted is in `transports/listening.py`.
 """
 
 from __future__ import annotations
@@ -11,21 +11,24 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-import os
 import socket
 from collections.abc import Awaitable, Callable
 from ssl import SSLContext
 from typing import Any, cast
 
 from .amp import AMP
+from .commands.definitions import ENDING
 from .composed import connection_of
 from .connection.connection import Connection
 from .connection.ending import close
 from .errors import ConnectionLost
 from .logs import Lines
 from .tls.alerts import Alerts
-from .transports.cutting import cut, stop_listening
+from .transports.adoption import refuse_descriptors
+from .transports.cutting import cut
+from .transports.listening import Listener
 from .transports.securing import secured
+from .transports.unix import DescriptorTransport
 
 __all__ = ["Acceptor", "Server", "close_in_time", "leave_in_time", "listening"]
 
@@ -34,9 +37,6 @@ logger = logging.getLogger("amp_asyncio")
 # How many connections may wait to be accepted, unless it is said: as in asyncio.
 _WAITING = 100
 
-# How many are accepted in one turn of the event loop.
-_AT_ONCE = 4
-
 # The arguments of a server that are about the handshake.
 _TLS_OPTIONS = ("ssl_handshake_timeout", "ssl_shutdown_timeout")
 
@@ -44,22 +44,24 @@ _TLS_OPTIONS = ("ssl_handshake_timeout", "ssl_shutdown_timeout")
 # How many seconds it may take to leave a connection after an error.
 _LEAVING = 1.0
 
-# How many turns of the loop it takes, at most, from accepting a connection to its end.
-_TURNS = 8
-
 
 class Acceptor:
     """Makes a protocol for each connection that a server accepts.
 
     `factory` makes the objects that are served. With `context`, there is a TLS handshake first; what
     concerns it is taken out of `options`; it may take `handshake_timeout` seconds if they do not say.
+    `most` is how many connections there may be; None for no limit.
 
     Attributes:
-        connections: those that were accepted, and are not gone.
+        connections: those that are open.
         shaking: the TLS handshakes that are under way.
         closed: whether what is accepted now is refused.
+        carries: whether the connections carry descriptors.
         lines: writes the log lines that clients can cause by connecting.
+        listener: accepts the connections.
     """
+
+    listener: Listener
 
     def __init__(
         self,
@@ -67,6 +69,8 @@ class Acceptor:
         context: SSLContext | None,
         options: dict[str, Any],
         handshake_timeout: float,
+        most: int | None,
+        carries: bool,
     ) -> None:
         self._factory = factory
         self._context = context
@@ -74,20 +78,73 @@ class Acceptor:
         if context is not None:
             self._options = {name: options.pop(name) for name in _TLS_OPTIONS if name in options}
             self._options.setdefault("ssl_handshake_timeout", handshake_timeout)
+        self._most = most
+        self.carries = carries
+        # What was accepted, and has no transport yet.
+        self._coming: set[_Accepted] = set()
+        self._all_came: asyncio.Event | None = None  # Made when somebody waits for that.
+        self._opening: dict[asyncio.Task[Any], tuple[socket.socket, _Accepted]] = {}
         self.connections: set[Connection] = set()
         self.shaking: set[asyncio.Task[None]] = set()
         self.closed = False
         self.lines = Lines()
         # One client may open many connections, so their conversations have a limit together.
         self._all_lines = Lines(at_once=200, per_second=20)
+        self._gone = self._end  # Made once, and not for each connection.
 
-    def accept(self) -> asyncio.BaseProtocol:
-        """Return the protocol for a connection that was accepted."""
+    # --- from a socket to a connection ---
+
+    def take(self, sock: socket.socket) -> None:
+        """Take a connection that was accepted."""
+        accepted = _Accepted(self)
+        self._coming.add(accepted)
+        loop = asyncio.get_running_loop()
+        if self.carries:
+            try:
+                DescriptorTransport(loop, sock, accepted)
+            except OSError as error:
+                self._not_kept(sock, accepted, error)
+        else:
+            opening = loop.create_task(loop.connect_accepted_socket(lambda: accepted, sock))
+            self._opening[opening] = sock, accepted
+            opening.add_done_callback(self._opened)
+        if self._is_full():
+            self.listener.pause()
+
+    def _opened(self, opening: asyncio.Task[Any]) -> None:
+        sock, accepted = self._opening.pop(opening)
+        error = None if opening.cancelled() else opening.exception()
+        if accepted in self._coming:
+            self._not_kept(sock, accepted, error)
+
+    def _not_kept(self, sock: socket.socket, accepted: _Accepted, error: BaseException | None) -> None:
+        """Close a connection that cannot get a transport."""
+        self._came(accepted)
+        why = error or "cancelled"
+        self.lines.error("%r: an accepted connection could not be kept: %s", sock.getsockname(), why)
+        sock.close()
+        self._fewer()
+
+    def _came(self, accepted: _Accepted) -> None:
+        self._coming.discard(accepted)
+        if self._all_came is not None and not self._coming:
+            self._all_came.set()
+
+    def begin(self, accepted: _Accepted, transport: asyncio.Transport) -> None:
+        """Begin a connection that has its transport now."""
+        self._came(accepted)
         if self._context is not None:
-            return _Handshake(self)
-        return self.make()
+            # uvloop begins to read after `connection_made`, though reading is paused here.
+            kept = _Kept()
+            transport.set_protocol(kept)
+            transport.pause_reading()
+            self._shake_soon(transport, kept)
+            return
+        protocol = self._make()
+        transport.set_protocol(protocol)
+        protocol.connection_made(transport)
 
-    def make(self) -> asyncio.Protocol:
+    def _make(self) -> asyncio.Protocol:
         """Return what is served, or a protocol that ends the connection."""
         if self.closed:
             return _Refusal(None, self.lines)
@@ -96,13 +153,35 @@ class Acceptor:
             connection = connection_of(amp)
             connection.lines = self.lines
             amp.__amp__.all_lines = self._all_lines
-            connection.served = self.connections
+            connection.served = self._gone
             self.connections.add(connection)
-        except Exception as error:
+        except BaseException as error:
+            if isinstance(error, ENDING):
+                raise
+            self._fewer()
             return _Refusal(error, self.lines)
         return amp
 
-    def shake(self, transport: asyncio.Transport, kept: _Kept) -> None:
+    # --- how many there are ---
+
+    def _is_full(self) -> bool:
+        if self._most is None:
+            return False
+        return len(self._coming) + len(self.shaking) + len(self.connections) >= self._most
+
+    def _end(self, connection: Connection) -> None:
+        """Forget a connection that is gone."""
+        self.connections.discard(connection)
+        self._fewer()
+
+    def _fewer(self) -> None:
+        """Accept again, if that has stopped because there were as many as there may be."""
+        if self._most is not None and not self._is_full():
+            self.listener.resume()
+
+    # --- TLS ---
+
+    def _shake_soon(self, transport: asyncio.Transport, kept: _Kept) -> None:
         """Begin a TLS handshake on a connection that was accepted."""
         if self.closed:
             cut(transport)
@@ -112,6 +191,7 @@ class Acceptor:
             self.shaking.discard(shaking)
             if shaking.cancelled():  # Perhaps before it began.
                 cut(transport)
+            self._fewer()
 
         shaking = asyncio.get_running_loop().create_task(self._shake(transport, kept))
         self.shaking.add(shaking)
@@ -131,13 +211,16 @@ class Acceptor:
             why = str(error) or type(error).__name__
             self.lines.warning("the TLS handshake with %r failed: %s", peer, why)
         else:
-            protocol = self.make()
+            protocol = self._make()
             layer.set_protocol(protocol)
             protocol.connection_made(layer)
             kept.hand_over(cast(asyncio.Protocol, layer.get_protocol()))
 
     async def close(self, timeout: float | None) -> None:
         """Close what was accepted, each within `timeout` seconds."""
+        if self._coming:  # They are refused as soon as they have a transport.
+            self._all_came = asyncio.Event()
+            await self._all_came.wait()
         for shaking in self.shaking:
             shaking.cancel()
         await asyncio.gather(
@@ -159,22 +242,26 @@ class Acceptor:
 
 
 async def listening(
-    create: Callable[..., Awaitable[asyncio.AbstractServer]], options: dict[str, Any], *where: Any
-) -> asyncio.AbstractServer:
-    """Return what `create` listens with; it accepts a few connections in a turn of the event loop.
-
-    When the process is out of descriptors, asyncio would try as often as there may be connections that
-    wait, and log a traceback each time, before it pauses for a second.
-    """
-    waiting = options.get("backlog")
-    if not options.get("start_serving", True):
-        return await create(*where, **options)
-    listener = await create(*where, **{**options, "backlog": _AT_ONCE})
-    for each in getattr(listener, "sockets", ()):
-        # The same socket: as many may wait as before.
-        with socket.socket(fileno=os.dup(each.fileno())) as again:
-            again.listen(_WAITING if waiting is None else waiting)
-    return listener
+    create: Callable[..., Awaitable[asyncio.AbstractServer]],
+    options: dict[str, Any],
+    acceptor: Acceptor,
+    *where: Any,
+) -> Server:
+    """Return a server of what `acceptor` makes, on sockets that `create` binds."""
+    # The event loop makes no protocol: it only binds the sockets.
+    bound = await create(asyncio.Protocol, *where, **{**options, "start_serving": False})
+    listener = Listener(bound, options.get("backlog", _WAITING), acceptor.take)
+    acceptor.listener = listener
+    if not acceptor.carries:
+        for sock in listener.sockets:
+            refuse_descriptors(sock)
+    if options.get("start_serving", True):
+        try:
+            listener.listen()
+        except OSError:
+            listener.close()
+            raise
+    return Server(listener, acceptor)
 
 
 async def close_in_time(amp: AMP, timeout: float | None = 10.0) -> None:
@@ -228,26 +315,22 @@ class _Kept(asyncio.Protocol):
             tell(protocol)
 
 
-class _Handshake(_Kept):
-    """Hands a connection that was accepted to a TLS handshake, with what came before that began.
+class _Accepted(asyncio.Protocol):
+    """Hands a connection that was accepted on as soon as it has a transport."""
 
-    (uvloop begins to read after `connection_made`, though reading was paused there.)
-    """
+    __slots__ = ("_acceptor",)
 
     def __init__(self, acceptor: Acceptor) -> None:
-        super().__init__()
         self._acceptor = acceptor
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        given = cast(asyncio.Transport, transport)
-        given.pause_reading()
-        self._acceptor.shake(given, self)
+        self._acceptor.begin(self, cast(asyncio.Transport, transport))
 
 
 class _Refusal(asyncio.Protocol):
     """Ends a connection for which nothing could be made, because of `error`, or of a closed server."""
 
-    def __init__(self, error: Exception | None, lines: Lines) -> None:
+    def __init__(self, error: BaseException | None, lines: Lines) -> None:
         self._error = error
         self._lines = lines
 
@@ -261,14 +344,14 @@ class _Refusal(asyncio.Protocol):
 class Server:
     """A server that listens, and the connections that it has accepted; `serve` makes one."""
 
-    def __init__(self, listener: asyncio.AbstractServer, acceptor: Acceptor) -> None:
+    def __init__(self, listener: Listener, acceptor: Acceptor) -> None:
         self._listener = listener
         self._acceptor = acceptor
 
     @property
     def sockets(self) -> tuple[Any, ...]:
         """The sockets that it listens on; none once it is closed."""
-        return tuple(getattr(self._listener, "sockets", ()))
+        return self._listener.sockets
 
     @property
     def connections(self) -> list[AMP]:
@@ -287,7 +370,7 @@ class Server:
         """
         if self._acceptor.closed:
             raise RuntimeError("the server is closed; serve again to make another one")
-        await self._listener.start_serving()
+        self._listener.listen()
         try:
             await asyncio.get_running_loop().create_future()
         finally:
@@ -299,15 +382,8 @@ class Server:
         `timeout` is in seconds, as there. Cancelling it aborts the connections that are left.
         """
         self._acceptor.closed = True
+        self._listener.close()
         try:
-            # What was accepted just before takes a few turns to get to its protocol, which refuses it.
-            # asyncio would forget it, and leave it open, if its server were closed meanwhile.
-            if not all(stop_listening(sock) for sock in self.sockets):
-                self._listener.close()
-            for _ in range(_TURNS):
-                await asyncio.sleep(0)
-            self._listener.close()
             await self._acceptor.close(timeout)
         finally:
-            self._listener.close()
             self._acceptor.abort()

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import errno
 import logging
 import re
-import socket
 from types import SimpleNamespace
 from typing import Any
 
@@ -237,40 +234,6 @@ async def test_starttls_inside_tls_causes_no_error(caplog: pytest.LogCaptureFixt
         peer.send(box(b"Sum", _ask=b"2", a=b"1", b=b"1"))
         await turns()
         assert peer.boxes()[1][b"total"] == b"2"
-
-
-# --- out of descriptors ---
-
-
-async def test_the_process_is_out_of_descriptors(monkeypatch: pytest.MonkeyPatch) -> None:
-    loop = asyncio.get_running_loop()
-    if not isinstance(loop, asyncio.SelectorEventLoop):
-        pytest.skip("uvloop accepts in its own way, and says little")
-    told: list[str] = []
-    handler = loop.get_exception_handler()
-
-    def tell(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        told.append(context["message"])
-        loop.call_soon(monkeypatch.undo)
-
-    def accept(self: socket.socket) -> Any:
-        raise OSError(errno.EMFILE, "Too many open files")
-
-    async with listening(Math) as server:
-        monkeypatch.setattr("asyncio.constants.ACCEPT_RETRY_DELAY", 0.01)
-        monkeypatch.setattr(socket.socket, "accept", accept)
-        loop.set_exception_handler(tell)
-        async with reach(server) as client:
-            assert await client.callRemote(Sum, a=1, b=1) == {"total": 2}
-        loop.set_exception_handler(handler)
-    assert {*told} == {"socket.accept() out of system resource"}
-    assert len(told) < 10
-
-
-async def test_a_server_that_does_not_listen_yet() -> None:
-    async with listening(Math, unix=False, start_serving=False, backlog=3) as server:
-        with pytest.raises(ConnectionRefusedError):
-            await reach(server)
 
 
 def test_a_record_of_somebody_else(caplog: pytest.LogCaptureFixture) -> None:

@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import logging
 import os
+import resource
 import socket
+from typing import Any
 
 import pytest
-from support import Math, Patient, Sum, Wait, listening, raw_client, turns
+from support import Math, Patient, Sum, Wait, listening, raw_client, reach, turns
 from ways import WAYS, joined, reached, serving
 
-from amp_asyncio import AMP, AmpBox, ConnectionLost, connect, parseString, serve
+from amp_asyncio import AMP, AmpBox, ConnectionLost, connect, parseString, serve, unix_connect
+from amp_asyncio.transports.unix import DescriptorTransport
 
 
 async def test_serve_forever_begins_to_listen() -> None:
@@ -28,19 +32,10 @@ async def test_serve_forever_begins_to_listen() -> None:
         await server.serve_forever()
 
 
-async def test_closing_without_a_descriptor_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*arguments: object, **options: object) -> None:
-        raise OSError(errno.EMFILE, "Too many open files")
-
-    async with listening(Math) as server, raw_client(server) as (reader, _):
-        while not server.connections:
-            await asyncio.sleep(0)
-        with monkeypatch.context() as patched:
-            patched.setattr(os, "dup2", fail)
-            await server.close(timeout=0.1)
-        assert server.sockets == ()
-        with contextlib.suppress(ConnectionError):
-            assert await reader.read() == b""
+async def test_a_server_that_does_not_listen_yet() -> None:
+    async with listening(Math, unix=False, start_serving=False, backlog=3) as server:
+        with pytest.raises(ConnectionRefusedError):
+            await reach(server)
 
 
 @pytest.mark.parametrize("way", ["tcp", "unix", "tls"])
@@ -190,3 +185,183 @@ async def test_handshakes_that_stall_give_way(way: str, caplog: pytest.LogCaptur
             assert await client.callRemote(Sum, a=1, b=1) == {"total": 2}
         await client.close()
         assert "it was slow, and others waited for their turn" in caplog.text
+
+
+# --- how many ---
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_no_more_connections_than_there_may_be(way: str) -> None:
+    """The others wait, and are served in order when one ends."""
+    async with serving(way, Patient, max_connections=2) as server, contextlib.AsyncExitStack() as stack:
+        clients = [await reached(way, server) for _ in range(2)]
+        waiting = [asyncio.ensure_future(reached(way, server)) for _ in range(2)]
+        async with asyncio.timeout(5):
+            for _ in range(20):
+                assert await clients[0].callRemote(Sum, a=1, b=1) == {"total": 2}
+            assert len(server.connections) == 2
+            for client in clients:
+                await client.close()
+            for other in waiting:
+                clients.append(await other)
+                stack.push_async_callback(clients[-1].close)
+                assert await clients[-1].callRemote(Sum, a=1, b=1) == {"total": 2}
+        assert len(server.connections) == 2
+
+
+@pytest.mark.parametrize("way", ["tcp", "tls"])
+async def test_those_who_are_refused_leave_room(way: str) -> None:
+    """So do a handshake that fails, and a factory that raises, whatever it is."""
+    made = []
+
+    def factory() -> AMP:
+        made.append(1)
+        if len(made) == 1:
+            raise asyncio.CancelledError
+        if len(made) == 2:
+            raise LookupError("no database")
+        return Math()
+
+    async with serving(way, factory, max_connections=1) as server, asyncio.timeout(5):
+        if way == "tls":
+            async with raw_client(server) as (reader, writer):
+                writer.write(b"this is not TLS")
+                with contextlib.suppress(ConnectionError):
+                    assert len(await reader.read()) < 100  # An alert.
+        for _ in range(2):
+            client = await reached(way, server)
+            with pytest.raises(ConnectionLost):
+                await client.callRemote(Sum, a=1, b=1)
+        client = await reached(way, server)
+        assert await client.callRemote(Sum, a=1, b=1) == {"total": 2}
+        await client.close()
+
+
+@pytest.mark.parametrize("most", [0, -1])
+def test_at_least_one_connection(most: int) -> None:
+    with pytest.raises(ValueError, match="max_connections must be positive"):
+        serve(Math, "127.0.0.1", 0, max_connections=most)
+
+
+async def test_two_servers_on_one_port() -> None:
+    async with serve(Math, "127.0.0.1", 0, reuse_port=True) as server:
+        host, port = server.sockets[0].getsockname()
+        async with serve(Math, host, port, reuse_port=True) as other:
+            await server.close()
+            async with connect(host, port) as client:
+                assert await client.callRemote(Sum, a=1, b=1) == {"total": 2}
+            assert other.sockets[0].getsockname() == (host, port)
+
+
+# --- out of descriptors ---
+
+
+async def test_out_of_descriptors(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is said once, and it goes on as soon as there are some."""
+    failures: asyncio.Queue[OSError] = asyncio.Queue()
+    accept = socket.socket.accept
+
+    def watched(sock: socket.socket) -> Any:
+        try:
+            return accept(sock)
+        except OSError as error:
+            if error.errno == errno.EMFILE:
+                failures.put_nowait(error)
+            raise
+
+    monkeypatch.setattr(socket.socket, "accept", watched)
+    async with listening(Math) as server:
+        address = server.sockets[0].getsockname()
+        unix = isinstance(address, str)
+        peer = socket.socket(socket.AF_UNIX if unix else socket.AF_INET)
+        peer.setblocking(False)
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        free = os.dup(0)
+        os.close(free)
+        async with asyncio.timeout(5):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
+            try:
+                await asyncio.get_running_loop().sock_connect(peer, address)
+                for _ in range(3):
+                    await failures.get()
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            client: Any = unix_connect(sock=peer) if unix else connect(sock=peer)
+            async with client as amp:
+                assert await amp.callRemote(Sum, a=1, b=1) == {"total": 2}
+    assert [record.levelname for record in caplog.records if record.levelno > logging.INFO] == ["ERROR"]
+    assert f"{address!r}: no connection can be accepted now" in caplog.text
+    assert "Too many open files" in caplog.text
+
+
+async def test_closing_while_out_of_descriptors(monkeypatch: pytest.MonkeyPatch) -> None:
+    failed = asyncio.Event()
+
+    def fail(sock: socket.socket) -> Any:
+        failed.set()
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    async with listening(Math) as server:
+        monkeypatch.setattr(socket.socket, "accept", fail)
+        async with raw_client(server) as (reader, _):
+            await failed.wait()
+            await server.close()
+            with contextlib.suppress(ConnectionError):
+                assert await reader.read() == b""
+
+
+async def test_none_left_to_listen_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(os, "dup", fail)
+    with pytest.raises(OSError, match="Too many open files"):
+        await serve(Math, "127.0.0.1", 0)
+
+
+async def test_an_address_that_another_one_listens_on_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two may bind the same address, and the second to listen fails."""
+    server = await serve(Math, "127.0.0.1", 0, start_serving=False)
+    async with serve(Math, *server.sockets[0].getsockname()):
+        with pytest.raises(OSError, match="in use"):
+            await server.serve_forever()
+        await server.close()
+
+
+@pytest.mark.parametrize(
+    ("way", "why"),
+    [
+        ("unix", "[Errno 107] Transport endpoint is not connected"),
+        ("tcp", "[Errno 107] Transport endpoint is not connected"),
+        ("tcp", "cancelled"),
+    ],
+)
+async def test_accepted_and_not_kept(
+    way: str, why: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A connection that can get no transport is closed, and leaves room for the next one."""
+
+    def fail(*arguments: Any) -> Any:
+        raise OSError(errno.ENOTCONN, "Transport endpoint is not connected")
+
+    async def connect_accepted(*arguments: Any) -> Any:
+        if why == "cancelled":
+            raise asyncio.CancelledError
+        fail()
+
+    async with serving(way, Math, max_connections=1) as server, asyncio.timeout(5):
+        with monkeypatch.context() as patched:
+            if way == "unix":
+                patched.setattr(DescriptorTransport, "__init__", fail)
+            else:
+                loop = asyncio.get_running_loop()
+                patched.setattr(loop, "connect_accepted_socket", connect_accepted, raising=False)
+            async with raw_client(server) as (reader, _):
+                with contextlib.suppress(ConnectionError):
+                    assert await reader.read() == b""
+        client = await reached(way, server)
+        assert await client.callRemote(Sum, a=1, b=1) == {"total": 2}
+        await client.close()
+    assert f"could not be kept: {why}" in caplog.text

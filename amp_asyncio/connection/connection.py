@@ -64,7 +64,7 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         peer_end: what ends the connection when its peer has closed its side and gets no more answers.
         securing: whether the change that is under way is StartTLS.
         seen: who is at the other end, if somebody has asked; forgotten when TLS starts.
-        served: the connections of its server, of which this is one until it is gone; None for others.
+        served: tells its server that it is gone; None if it has none.
         peer_finished: whether the peer has closed its side.
         ended_by: what the transport was lost by, while boxes that came before are still given out.
         error: what ended the connection, if it is known better than the transport knows it.
@@ -119,7 +119,7 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         self.securing = self.peer_finished = False
         self.error: Exception | None = None
         self.ended_by: Exception | None = None
-        self.served: set[Connection] | None = None
+        self.served: Callable[[Connection], None] | None = None
         self._class = type(owner)
         self.where = "not connected"
         self.adopts = self.filters = self.intercepts = False
@@ -310,7 +310,7 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         started = self.transport is not None
         self.transport = None
         if self.served is not None:
-            self.served.discard(self)
+            self.served(self)
         self.stop_reading()
         if started:
             self.receiver.end(reason, keep_backlog)

@@ -9,7 +9,7 @@ decided when the conversation is over.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import AmpError, ConnectionLost, NoEmptyBoxes, shortened
 from ..limits import Limits
@@ -83,7 +83,7 @@ class Session:
         self.sender: BoxSender | None = None
         self.outlet: Outlet = _UNCONNECTED
         self.outbox = self.outlet.outbox
-        self.limits: Limits = Limits()
+        self.limits: Limits = _LIMITS
         self.cancellable = True
         self.close_on_unknown_error = False
         self.guarded = False
@@ -282,5 +282,7 @@ class _Unconnected:
         """Do nothing: there is nothing to close."""
 
 
+# What a session has before it begins.
+_LIMITS: Final = Limits()
 _UNCONNECTED = SenderOutlet(_Unconnected())
 _UNCONNECTED.outbox.close(ConnectionLost("there is no connection yet"))

@@ -1,8 +1,7 @@
-"""UNIX sockets: moving a connection to a `DescriptorTransport`, and back to the event loop's own.
+"""UNIX sockets: connecting with a `DescriptorTransport`, and moving on to one of the event loop's own.
 
-The event loop's functions do the listening, because they handle paths, permissions, stale files and
-inherited sockets; and only they can do TLS. A connection moves to the other transport by a second
-descriptor for its socket, while neither transport reads, so that no byte and no descriptor is lost.
+Only the transports of the event loop can do TLS. A connection moves to one by a second descriptor for
+its socket, while neither transport reads, so that no byte is lost.
 """
 
 from __future__ import annotations
@@ -14,10 +13,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, TypeVar, cast
 
-from ..logs import Lines
 from .unix import DescriptorTransport
 
-__all__ = ["AcceptingProtocol", "connect_unix", "native_transport", "refuse_descriptors"]
+__all__ = ["connect_unix", "native_transport", "refuse_descriptors"]
 
 # From Linux 6.16 on.
 _SO_PASSRIGHTS = getattr(socket, "SO_PASSRIGHTS", 83)
@@ -67,33 +65,6 @@ async def connect_unix(
         transport.close()
         raise
     return protocol
-
-
-class AcceptingProtocol(asyncio.Protocol):
-    """Moves a connection that the event loop has accepted to a `DescriptorTransport`.
-
-    Before the loop's transport reads a byte, this protocol duplicates the descriptor of its socket for
-    the new transport, and aborts the old one.
-    """
-
-    def __init__(self, protocol: asyncio.BaseProtocol, lines: Lines | None = None) -> None:
-        self._protocol = protocol
-        self._lines = lines or Lines()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Move the connection; log an error if the process has no descriptor left."""
-        native: Any = transport
-        native.pause_reading()
-        try:
-            sock = _duplicate(native.get_extra_info("socket"))
-            try:
-                DescriptorTransport(asyncio.get_running_loop(), sock, self._protocol)
-            except OSError:
-                sock.close()
-                raise
-        except OSError as error:
-            self._lines.error("%r: an accepted connection could not be kept: %s", self, error)
-        native.abort()
 
 
 class _KeepingProtocol(asyncio.Protocol):

@@ -21,7 +21,8 @@ import pytest
 import pytest_asyncio
 from support import content, open_descriptors, pipe_with
 
-from amp_asyncio.transports.adoption import AcceptingProtocol, connect_unix, native_transport
+from amp_asyncio.transports.adoption import connect_unix, native_transport
+from amp_asyncio.transports.listening import Listener
 from amp_asyncio.transports.unix import DescriptorTransport
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="it looks into /proc")
@@ -751,12 +752,15 @@ async def test_accepting_loses_nothing(tmp_path: Path) -> None:
     path = str(tmp_path / "socket")
     accepted: asyncio.Queue[Recorder] = asyncio.Queue()
 
-    def accept() -> AcceptingProtocol:
-        recorder = Recorder()
-        accepted.put_nowait(recorder)
-        return AcceptingProtocol(recorder)
+    loop = asyncio.get_running_loop()
 
-    server = await asyncio.get_running_loop().create_unix_server(accept, path)
+    def take(sock: socket.socket) -> None:
+        accepted.put_nowait(Recorder())
+        DescriptorTransport(loop, sock, accepted._queue[-1])  # type: ignore[attr-defined]
+
+    bound = await loop.create_unix_server(asyncio.Protocol, path, start_serving=False)
+    listener = Listener(bound, 100, take)
+    listener.listen()
     with socket.socket(socket.AF_UNIX) as peer:
         peer.connect(path)
         send_with(peer, b"ear", pipe_with(b"first"))
@@ -768,27 +772,4 @@ async def test_accepting_loses_nothing(tmp_path: Path) -> None:
         assert flags & fcntl.FD_CLOEXEC
         recorder.transport.close()
         await recorder.until(lambda: recorder.lost)
-    server.close()
-    await server.wait_closed()
-
-
-@pytest.mark.parametrize("method", ["dup", "getpeername"])
-async def test_accepted_and_not_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, method: str
-) -> None:
-    path = str(tmp_path / "socket")
-
-    def fail(*arguments: Any) -> None:
-        raise OSError(errno.EMFILE, "Too many open files")
-
-    where = os if method == "dup" else DescriptorTransport
-    monkeypatch.setattr(where, "dup" if method == "dup" else "__init__", fail)
-    recorder = Recorder()
-    create = asyncio.get_running_loop().create_unix_server
-    server = await create(lambda: AcceptingProtocol(recorder), path)
-    with socket.socket(socket.AF_UNIX) as peer:
-        peer.connect(path)
-        assert await asyncio.to_thread(peer.recv, 1) == b""
-    assert "could not be kept: [Errno 24] Too many open files" in caplog.text
-    server.close()
-    await server.wait_closed()
+    listener.close()
