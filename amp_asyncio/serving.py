@@ -140,7 +140,15 @@ class Acceptor:
             transport.pause_reading()
             self._shake_soon(transport, kept)
             return
-        protocol = self._make()
+        self._serve(transport)
+
+    def _serve(self, transport: asyncio.Transport) -> None:
+        """Begin what is served on a transport that can be used."""
+        try:
+            protocol = self._make()
+        except ENDING:
+            cut(transport)
+            raise
         transport.set_protocol(protocol)
         protocol.connection_made(transport)
 
@@ -155,9 +163,9 @@ class Acceptor:
             amp.__amp__.all_lines = self._all_lines
             connection.served = self._gone
             self.connections.add(connection)
+        except ENDING:
+            raise
         except BaseException as error:
-            if isinstance(error, ENDING):
-                raise
             self._fewer()
             return _Refusal(error, self.lines)
         return amp
@@ -211,9 +219,7 @@ class Acceptor:
             why = str(error) or type(error).__name__
             self.lines.warning("the TLS handshake with %r failed: %s", peer, why)
         else:
-            protocol = self._make()
-            layer.set_protocol(protocol)
-            protocol.connection_made(layer)
+            self._serve(layer)
             kept.hand_over(cast(asyncio.Protocol, layer.get_protocol()))
 
     async def close(self, timeout: float | None) -> None:

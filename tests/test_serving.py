@@ -237,6 +237,43 @@ async def test_those_who_are_refused_leave_room(way: str) -> None:
         await client.close()
 
 
+def test_a_factory_that_ends_the_process() -> None:
+    """Its client sees the end."""
+    peer = socket.socket()
+
+    def factory() -> AMP:
+        raise SystemExit(3)
+
+    async def main() -> None:
+        async with serve(factory, "127.0.0.1", 0) as server:
+            peer.connect(server.sockets[0].getsockname())
+            await server.serve_forever()
+
+    with peer:
+        with pytest.raises(SystemExit):
+            asyncio.run(main())
+        with contextlib.suppress(ConnectionError):
+            assert peer.recv(1) == b""
+
+
+async def test_many_come_at_once() -> None:
+    made = []
+
+    def factory() -> AMP:
+        made.append(Math())
+        return made[-1]
+
+    async with listening(factory) as server, contextlib.AsyncExitStack() as stack:
+        address = server.sockets[0].getsockname()
+        for _ in range(20):
+            family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
+            peer = stack.enter_context(socket.socket(family))
+            peer.connect(address)
+        async with asyncio.timeout(5):
+            while len(made) < 20:
+                await asyncio.sleep(0)
+
+
 @pytest.mark.parametrize("most", [0, -1])
 def test_at_least_one_connection(most: int) -> None:
     with pytest.raises(ValueError, match="max_connections must be positive"):
@@ -312,11 +349,12 @@ async def test_closing_while_out_of_descriptors(monkeypatch: pytest.MonkeyPatch)
                 assert await reader.read() == b""
 
 
-async def test_none_left_to_listen_with(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("what", "method"), [(os, "dup"), (socket.socket, "listen")])
+async def test_it_cannot_listen(what: Any, method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*arguments: object) -> None:
         raise OSError(errno.EMFILE, "Too many open files")
 
-    monkeypatch.setattr(os, "dup", fail)
+    monkeypatch.setattr(what, method, fail)
     with pytest.raises(OSError, match="Too many open files"):
         await serve(Math, "127.0.0.1", 0)
 
