@@ -51,6 +51,26 @@ async def test_when_the_boxes_of_one_turn_leave() -> None:
         assert await answer == {"total": 3}
 
 
+async def test_a_box_that_is_alone_leaves_at_once() -> None:
+    """A turn that had one box is over when something was read: the loop is not asked for its end."""
+    amp, transport = on_transport()
+    for number in range(1, 4):
+        answer = amp.callRemote(Sum, a=1, b=2)
+        assert len(transport.written) == number
+        amp.data_received(AmpBox(_answer=b"%x" % number, total=b"3").serialize())
+        assert await answer == {"total": 3}
+    waiting = [amp.callRemote(Sum, a=1, b=2)]
+    assert len(transport.written) == 4
+    await asyncio.sleep(0)
+    waiting.append(amp.callRemote(Sum, a=1, b=2))
+    await asyncio.sleep(0)
+    assert len(transport.written) == 5, "nothing was read, but the end of the turn is not missed"
+    waiting.append(amp.callRemote(Sum, a=1, b=2))
+    assert len(transport.written) == 6
+    amp.connection_lost(None)
+    await asyncio.gather(*waiting, return_exceptions=True)
+
+
 async def test_many_bytes_do_not_wait_for_the_end_of_the_turn() -> None:
     amp, transport = on_transport()
     answers = [amp.callRemote(Echo, data=bytes(10_000)) for _ in range(10)]

@@ -5,6 +5,11 @@ loop share writes: the first one is written at once if nothing else is under way
 leave together at the end of the turn. What is sent while a piece of the stream is being read leaves
 when that piece has been read. Large pieces do not wait for others.
 
+Only the loop can say when a turn ends, and to ask it costs a trip through the loop. So it is asked when
+the second box is sent. Most boxes that are alone in their turn are questions: after the answer to one
+was read, the next box is a first one again. (If nothing was read in between, it leaves at the end of
+its turn.)
+
 While a change of the connection is under way, nothing leaves: it is not known yet whether the next byte
 belongs to AMP, to TLS or to another protocol.
 
@@ -74,6 +79,7 @@ class Outbox:
     __slots__ = (
         "_carries",
         "_drained",
+        "_ending",
         "_locked",
         "_loop",
         "_parcels",
@@ -100,7 +106,8 @@ class Outbox:
         self.log_as: object = None
         self._pieces: list[bytes] | None = None  # An empty list would take memory.
         self._parcels = False  # Whether one of the pieces is a parcel.
-        self._turn = False  # Whether something was written in this turn of the loop.
+        self._turn = False  # Whether the first box of a turn has left.
+        self._ending = False  # Whether the loop will say when that turn ends.
         self._locked = False  # Whether nothing may leave, because the connection is being changed.
         self._carries = False  # Whether descriptors can be sent.
         self._transport: Any = None
@@ -164,8 +171,7 @@ class Outbox:
         if descriptors:
             self._pieces = [*(self._pieces or ()), _Parcel.of(b"", descriptors)]
             self._parcels = True
-            if not self._turn:
-                self._begin_turn()
+            self._end_soon()
 
     # --- bytes ---
 
@@ -184,8 +190,11 @@ class Outbox:
             self.size += len(data)
             if self.size >= _FULL:
                 self.flush()
+                self._turn = True
+            elif not self._ending and not self.reading:
+                self._end_soon()
         else:
-            self._begin_turn()
+            self._turn = True
             if type(data) is _Parcel:
                 self._write_parcels((data,))
             else:
@@ -197,21 +206,22 @@ class Outbox:
         The answers of responders that run at the same time often come in one turn. To write the first
         of them at once makes the peer wake up for a single answer.
         """
-        if not self._turn and self.closed is None:
-            self._begin_turn()
+        self._turn = True
         self.send(data)
 
-    def _begin_turn(self) -> None:
-        self._turn = True
-        assert self._loop is not None, "it is open"
-        self._loop.call_soon(self._end_turn)
+    def _end_soon(self) -> None:
+        if not self._ending:
+            self._turn = self._ending = True
+            assert self._loop is not None, "it is open"
+            self._loop.call_soon(self._end_turn)
 
     def _end_turn(self) -> None:
-        self._turn = False
+        self._ending = False
         self.flush()
 
     def flush(self) -> None:
         """Write what waits, unless the outbox is locked."""
+        self._turn = self._ending
         if not self._pieces or self._locked:
             return
         pieces, self._pieces = self._pieces, None
