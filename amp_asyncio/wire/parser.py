@@ -100,7 +100,9 @@ class BoxParser:
         """
         if self._later is not None:
             self._join()
-        if self._position == len(self._data):
+        data = self._data
+        size = len(data)
+        if self._position == size:
             self._data = b""
             self._position = 0
             return None
@@ -111,40 +113,37 @@ class BoxParser:
         if self._partial is not None:
             taken = self._take_partial(self._partial, box)
             if taken is not None:
-                return self._finished(box) if taken else None
-        data = self._data
-        size = len(data)
+                return self._finished(box, 0) if taken else None
         full_piece = self._full_piece
         start = position = self._position
-        while True:
-            key_start = position + 2
-            if key_start > size:
-                break
-            if data[position]:
-                raise _long_key(data[position : position + _EXCERPT], box)
-            key_end = key_start + data[position + 1]
-            if key_end == key_start:
-                self._position = key_end
-                self._box_size += key_end - start
-                return self._finished(box)
-            value_start = key_end + 2
-            if value_start > size:
-                break
-            length = data[key_end] << 8 | data[key_end + 1]
-            value_end = value_start + length
-            if value_end > size:
-                break
-            if length == full_piece:
-                # More pieces of this value follow.
-                self._box_size += position - start
-                self._position = position
-                self._partial, self._needed = bytearray(), 2
-                if self._take_partial(self._partial, box) is not None:
-                    return None
-                start = position = self._position
-                continue
-            box[data[key_start:key_end]] = data[value_start:value_end]
-            position = value_end
+        try:
+            while True:
+                key_length = data[position + 1]
+                if data[position]:
+                    raise _long_key(data[position : position + _EXCERPT], box)
+                key_start = position + 2
+                if not key_length:
+                    self._position = key_start
+                    return self._finished(box, key_start - start)
+                key_end = key_start + key_length
+                length = data[key_end] << 8 | data[key_end + 1]
+                value_start = key_end + 2
+                value_end = value_start + length
+                if value_end > size:
+                    break
+                if length == full_piece:
+                    # More pieces of this value follow.
+                    self._box_size += position - start
+                    self._position = position
+                    self._partial, self._needed = bytearray(), 2
+                    if self._take_partial(self._partial, box) is not None:
+                        return None
+                    start = position = self._position
+                    continue
+                box[data[key_start:key_end]] = data[value_start:value_end]
+                position = value_end
+        except IndexError:
+            pass  # The piece ends within a length, or in front of it.
         self._box = box if box or position < size else None
         self._box_size += position - start
         # Keep only the unread end: a slice would keep the whole piece alive.
@@ -201,8 +200,11 @@ class BoxParser:
         box[self._key] = value
         return None
 
-    def _finished(self, box: AmpBox) -> AmpBox:
-        self._check_size(box, 0)
+    def _finished(self, box: AmpBox, more: int) -> AmpBox:
+        """Return a box that is complete, and of which `more` bytes were read last."""
+        limit = self.max_box_size
+        if limit is not None and self._box_size + more + PAIR_OVERHEAD * len(box) > limit:
+            raise BoxTooLong(limit, len(box))
         self._box = None
         self._box_size = 0
         return box
