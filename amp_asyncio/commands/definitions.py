@@ -152,8 +152,9 @@ class Definition(ByName):
         if future.done():
             self.response.discard(box, session.owner)
             return
+        response = self.response
         try:
-            if self.response.in_lists(box, session.limits.max_box_size, isLocal=False):
+            if response.lists and response.in_lists(box, session.limits.max_box_size, isLocal=False):
                 session.end_turn()
             answer = self.command.parseResponse(box, session.owner)
         except ENDING:

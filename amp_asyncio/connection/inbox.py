@@ -57,11 +57,11 @@ class Inbox:
 
     __slots__ = (
         "_afterwards",
-        "_began",
         "_connection",
         "_draining",
         "_log_as",
         "_parser",
+        "_share_ends",
         "_turn_over",
         "pauses",
         "silence",
@@ -77,7 +77,7 @@ class Inbox:
         self._log_as: object = None
         # Whether the transport is gone, so that only the next turn can take back a reason to pause.
         self._draining = False
-        self._began = 0.0  # When the boxes of this turn of the loop were begun to be given out.
+        self._share_ends = 0.0  # When the boxes of this turn of the loop have had their share of it.
         # What is to be done when all boxes that came were given out.
         self._afterwards: Callable[[], None] | None = None
         self._turn_over: asyncio.Event | None = None  # Made when somebody waits for that.
@@ -100,9 +100,9 @@ class Inbox:
         connection, next_box = self._connection, self._parser.next_box
         outbox, receive = connection.outbox, connection.receiver.receive
         quota, log_as = _QUOTA, self._log_as
-        if (now := perf_counter()) - self._began > _SHARE:
-            self._began = now
-        turn_ends = self._began + _SHARE
+        if (now := perf_counter()) > self._share_ends:
+            self._share_ends = now + _SHARE
+        share_ends = self._share_ends
         outbox.reading = True
         try:
             while not self.pauses and (box := next_box()) is not None:
@@ -111,9 +111,9 @@ class Inbox:
                 receive(box)
                 quota -= 1
                 # To look at the clock for each box would cost one of a hundred calls.
-                if not quota & 3 and not self.pauses and (not quota or perf_counter() > turn_ends):
+                if not quota & 3 and not self.pauses and (not quota or perf_counter() > share_ends):
                     self._rest()
-            if quota & 3 and not self.pauses and perf_counter() > turn_ends:
+            if quota & 3 and not self.pauses and perf_counter() > share_ends:
                 self._rest()
         except AmpError as error:
             # Without its traceback, which would keep the parser, and all that it holds, alive.
