@@ -51,6 +51,28 @@ def test_every_shape_has_a_figure(tmp_path: Path) -> None:
         assert len({line.count("|") for line in table.splitlines()}) == 1
 
 
+@pytest.mark.slow
+def test_a_revision_is_compared_with_the_working_tree(tmp_path: Path) -> None:
+    root = BENCHMARKS.parents[1]
+    if not (root / ".git").exists():
+        pytest.skip("this is not a clone")
+    done = run(
+        "--quick", "--against", "HEAD", "--peers", "ours,twisted", "--shapes", "one,memory,import"
+    )
+    assert (done.returncode, done.stderr) == (0, "round 1 of 1\n")
+    rows = [
+        line.split("  ")[0] for line in done.stdout.splitlines() if line.startswith(("amp", "import a"))
+    ]
+    assert sorted(rows) == [*2 * ["amp_asyncio"], *2 * ["amp_asyncio, uvloop"], "import amp_asyncio"]
+    assert run("--against", "HEAD", "--svg", tmp_path / "chart.svg").returncode == 2
+
+
+def test_what_cannot_be_compared_is_refused() -> None:
+    done = run("--against", "no-such-revision")
+    assert done.returncode == 1
+    assert "git cannot show no-such-revision: " in done.stderr
+
+
 def test_unknown_names_are_refused() -> None:
     done = run("--shapes", "one,twice")
     assert done.returncode == 1

@@ -20,26 +20,27 @@ WORKER = Path(__file__).with_name("worker.py")
 _KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": "1048576", "MALLOC_TRIM_THRESHOLD_": "4194304"}
 
 
-def environment() -> dict[str, str]:
-    """Return the environment of all processes.
+def environment(packages: Path | None = None) -> dict[str, str]:
+    """Return the environment of all processes; they import what is in `packages` rather from there.
 
     It is ours without what would slow Python down: debug modes, or modules that are not cached.
     """
     ours = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-    return ours | _KEEP_MEMORY
+    first = {"PYTHONPATH": str(packages)} if packages else {}
+    return ours | _KEEP_MEMORY | first
 
 
 class Process:
     """A running `worker.py`."""
 
-    def __init__(self, kind: str, loop: str, pem: str) -> None:
+    def __init__(self, kind: str, loop: str, pem: str, packages: Path | None) -> None:
         self.name = f"{kind} on {loop}"
         self.process = subprocess.Popen(
             [sys.executable, WORKER, kind, loop, pem],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=environment(),
+            env=environment(packages),
         )
 
     def do(self, what: str, **arguments: Any) -> Any:
@@ -68,9 +69,9 @@ class Process:
 class Pair:
     """The server and the client of a peer; leaving it as a context ends both."""
 
-    def __init__(self, kind: str, loop: str, pem: str) -> None:
-        self.server = Process(kind, loop, pem)
-        self.client = Process(kind, loop, pem)
+    def __init__(self, kind: str, loop: str, pem: str, packages: Path | None = None) -> None:
+        self.server = Process(kind, loop, pem, packages)
+        self.client = Process(kind, loop, pem, packages)
         self._ports: dict[tuple[int, bool], int] = {}
 
     def port(self, size: int, tls: bool) -> int:

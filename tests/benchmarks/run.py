@@ -2,6 +2,7 @@
 
     python tests/benchmarks/run.py [--rounds N] [--shapes A,B] [--peers X,Y] [--quick]
                                    [--json FILE] [--svg FILE] [--markdown FILE]
+    python tests/benchmarks/run.py --against REV [--rounds N] [--shapes A,B] [--peers X,Y] [--quick]
 
 A client and a server process for each peer and event loop live through all rounds. In each round, each
 shape is run by each peer in turn, for 0.4 seconds: so what else the machine does falls on all
@@ -10,6 +11,9 @@ of them. The figures are the medians of the rounds, and the ratios are ratios of
 `peers/` says what each peer does, `shapes.py` what is measured. "The limit" is a peer that sends the
 same bytes with asyncio and does nothing else; see `peers/bare.py`. Peers that are not installed
 (`pip install .[bench]` brings all) are left out. README.md has the chart and the tables of a full run.
+
+With `--against`, only `amp_asyncio` is measured: as it is in the working tree, and as it was at a
+revision that git has. See `against.py`.
 """
 
 from __future__ import annotations
@@ -27,6 +31,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from time import monotonic
 
+import against
 import chart
 import report
 from certificate import write_certificate
@@ -168,11 +173,15 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="one round of a few calls: does it work?")
     for kind in ("json", "svg", "markdown"):
         parser.add_argument(f"--{kind}", type=Path, metavar="FILE")
+    parser.add_argument("--against", metavar="REV", help="compare the working tree with a revision")
     options = parser.parse_args()
+    if options.against and (options.json or options.svg or options.markdown):
+        parser.error("--against only prints its table: leave out --json, --svg and --markdown")
     shapes = [shape for shape in SHAPES if shape.name in chosen(options.shapes, names)]
     kinds = chosen(options.peers, list(KINDS))
     rows = installed([row for row in ROWS if row.kind in kinds])
     scale = connections_that_fit(QUICK if options.quick else FULL)
+    rounds = 1 if options.quick else options.rounds
 
     begun = monotonic()
     machine = report.machine()
@@ -180,21 +189,49 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         pem = os.path.join(folder, "localhost.pem")
         write_certificate(pem)
-        run = Run(rows, shapes, scale, pem)
-        with run.processes():
-            rounds = 1 if options.quick else options.rounds
-            for turn in range(rounds):
-                print(f"round {turn + 1} of {rounds}", file=sys.stderr)
-                run.round(turn)
+        if options.against:
+            compare(options.against, rows, shapes, scale, pem, rounds)
+        else:
+            measure(options, rows, shapes, scale, pem, rounds, machine)
+    print(f"\n{rounds} rounds, {monotonic() - begun:.0f} s")
+
+
+def measure(
+    options: argparse.Namespace,
+    rows: list[Row],
+    shapes: list[Shape],
+    scale: Scale,
+    pem: str,
+    rounds: int,
+    machine: list[str],
+) -> None:
+    """Measure all peers, print what came out, and write the files that are wanted."""
+    run = Run(rows, shapes, scale, pem)
+    with run.processes():
+        for turn in range(rounds):
+            print(f"round {turn + 1} of {rounds}", file=sys.stderr)
+            run.round(turn)
     results = report.Results(run.samples, machine, rounds)
     print(report.text(results))
-    print(f"\n{rounds} rounds, {monotonic() - begun:.0f} s")
     if options.json:
         options.json.write_text(json.dumps(results.as_json(), indent=1) + "\n")
     if options.markdown:
         options.markdown.write_text(report.markdown(results))
     if options.svg:
         options.svg.write_text(chart.svg(results))
+
+
+def compare(
+    revision: str, rows: list[Row], shapes: list[Shape], scale: Scale, pem: str, rounds: int
+) -> None:
+    """Compare the working tree with a revision, and print by how much it is better."""
+    rows = [row for row in rows if row.kind.startswith("ours") and row.kind != "ours-wide"]
+    with against.checked_out(revision) as before:
+        comparison = against.Comparison(rows, shapes, scale, pem, before)
+        for turn in range(rounds):
+            print(f"round {turn + 1} of {rounds}", file=sys.stderr)
+            comparison.round(turn)
+    print(against.text(comparison.rounds, revision))
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from processes import Pair, environment
@@ -172,9 +173,9 @@ def take(shape: Shape, pair: Pair, count: int, turn: int) -> tuple[Sample, float
     return Sample(rate * shape.per_call, done["cpu"] * per_100_000, server * per_100_000), rate
 
 
-def take_memory(row: Row, pem: str, connections: int) -> Sample:
+def take_memory(row: Row, pem: str, connections: int, packages: Path | None = None) -> Sample:
     """Return the resident bytes that each of so many idle connections takes of a new server."""
-    with Pair(row.kind, row.loop, pem) as pair:
+    with Pair(row.kind, row.loop, pem, packages) as pair:
         port = pair.port(0, False)
         # What the first connections load and allocate for all is no part of any.
         pair.client.do("idle", port=port, count=10)
@@ -184,7 +185,7 @@ def take_memory(row: Row, pem: str, connections: int) -> Sample:
     return Sample((after - before) / connections)
 
 
-def take_import(statement: str) -> Sample:
+def take_import(statement: str, packages: Path | None = None) -> Sample:
     """Return the milliseconds of the statement alone, in a new interpreter."""
     program = (
         "from time import perf_counter as now; start = now()\n"
@@ -193,5 +194,7 @@ def take_import(statement: str) -> Sample:
     )
     # (-P: modules come from where they are installed, not from the current folder.)
     command = [sys.executable, "-P", "-c", program]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment())
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=True, env=environment(packages)
+    )
     return Sample(float(done.stdout))
