@@ -222,9 +222,13 @@ def resemblance(data: bytes) -> str:
     """Return the end of an error message that names the protocol that `data` resembles, if any."""
     if data[:2] == b"\x16\x03":
         return " (this looks like a TLS ClientHello)"
+    if data[:2] in _TLS_RECORDS:
+        return " (this looks like TLS)"
     if data.split(b" ", 1)[0] in _HTTP_WORDS or data[:5] == b"HTTP/":
         return " (this looks like HTTP)"
     return ""
 
 
+# Those other than a handshake: change of ciphers, alert, data.
+_TLS_RECORDS = (b"\x14\x03", b"\x15\x03", b"\x17\x03")
 _HTTP_WORDS = frozenset(b"GET HEAD POST PUT DELETE CONNECT OPTIONS TRACE PATCH PRI".split())

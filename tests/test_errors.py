@@ -64,6 +64,7 @@ def test_message(error: AmpError, text: str) -> None:
     ("data", "like"),
     [
         (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", "a TLS ClientHello"),
+        (b"\x15\x03\x01\x00\x02\x02\x46", "TLS"),
         (b"GET / HTTP/1.1\r\n", "HTTP"),
         (b"POST /x HTTP/1.1\r\n", "HTTP"),
         (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "HTTP"),
