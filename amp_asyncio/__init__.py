@@ -23,6 +23,7 @@ serving.py      the connections of a server
 endpoints.py    connect, serve, unix_connect, unix_serve
 processes.py    spawn and stdio: AMP with child processes
 testing/        pairs in memory, a scripted peer, checks for transports; import it by its name
+cli/            the command line: `python -m amp_asyncio`, or `amp-asyncio`
 """
 
 from importlib import import_module

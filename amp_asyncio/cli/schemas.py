@@ -1,0 +1,96 @@
+"""What is known of a command that is asked: from a module, or nothing."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Mapping
+from typing import Any
+
+from ..amp import AMP
+from ..commands.exchange import schema_for
+from ..errors import AmpError
+from ..wire.boxes import AmpBox
+from .failures import Failure, Status
+from .modules import commands_in
+from .text import escaped
+from .values import Given, Pairs, objects_of, shown_record
+
+__all__ = ["AnyCommand", "KnownCommand", "find_command"]
+
+
+class AnyCommand:
+    """A command of which only the name is known: its values are text."""
+
+    def __init__(self, name: bytes, requires_answer: bool = True) -> None:
+        self.name = name
+        self.requires_answer = requires_answer
+
+    def question(self, given: Mapping[str, Given], amp: AMP) -> AmpBox:
+        """Return the box that asks; raises `Failure` for what cannot be asked."""
+        box = AmpBox()
+        for name, (read, value) in given.items():
+            try:
+                box[name.encode("utf-8", "surrogateescape")] = read(_ANY, value)
+            except ValueError as error:
+                raise Failure(Status.USAGE, f"{name}: {error}") from None
+        return box
+
+    def answer(self, box: AmpBox, amp: AMP) -> dict[str, Any]:
+        """Return what was answered, by its names, as JSON has it; raises `Failure` if it cannot be."""
+        return {escaped(name): escaped(value) for name, value in box.items() if name != b"_answer"}
+
+
+class KnownCommand(AnyCommand):
+    """A command whose arguments and answer are known."""
+
+    def __init__(
+        self, name: bytes, arguments: Pairs, response: Pairs, requires_answer: bool = True
+    ) -> None:
+        super().__init__(name, requires_answer)
+        shown = name.decode("utf-8", "replace")
+        self._arguments = schema_for(arguments, f"the command {shown}")
+        self._response = schema_for(response, f"the answer to {shown}")
+
+    def question(self, given: Mapping[str, Given], amp: AMP) -> AmpBox:
+        try:
+            objects = objects_of(self._arguments.pairs, given)
+            return self._arguments.encode(objects, AmpBox(), amp)
+        except Exception as error:
+            notes = "; ".join([str(error), *getattr(error, "__notes__", ())])
+            raise Failure(Status.USAGE, notes) from None
+
+    def answer(self, box: AmpBox, amp: AMP) -> dict[str, Any]:
+        try:
+            objects = self._response.decode(box, amp)
+        except AmpError as error:
+            raise Failure(Status.REFUSED, str(error)) from None
+        return shown_record(self._response.pairs, objects)
+
+
+class _Any:
+    """The argument type of what has no schema."""
+
+    def fromString(self, data: bytes) -> bytes:
+        return data
+
+
+_ANY = _Any()
+
+
+def find_command(options: Namespace) -> AnyCommand:
+    """Return the command that the options name."""
+    name: str = options.command
+    wanted = not options.no_answer
+    if options.commands is None:
+        return AnyCommand(name.encode("utf-8", "surrogateescape"), wanted)
+    known = commands_in(options.commands)
+    if name not in known:
+        there = sorted({each.commandName.decode("utf-8", "replace") for each in known.values()})
+        raise Failure(
+            Status.USAGE,
+            f"{options.commands} has no command {name}; it has {', '.join(there) or 'none'}",
+        )
+    found = known[name]
+    return KnownCommand(
+        found.commandName, found.arguments, found.response, wanted and bool(found.requiresAnswer)
+    )
