@@ -1,48 +1,66 @@
-"""call, ping, health: what is asked of a peer, and what is printed of its answer."""
+"""call, describe, ping, health: what is asked of a peer, and what is printed of its answer."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sys
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from time import perf_counter
 from typing import Any
 
 from ..amp import AMP
-from ..commands.command import session_of
-from ..commands.definitions import ByName
-from ..errors import AmpError, ConnectionLost, RemoteAmpError, UnhandledCommand
 from ..wire.boxes import AmpBox
-from .connecting import ask_peer
+from .asking import ask, described
+from .connecting import with_peer
 from .failures import Failure, Status
 from .output import say, say_json
-from .schemas import AnyCommand, find_command
+from .schemas import AnyCommand, command_in_module, command_of_peer
 from .text import printable
 from .values import Given, from_json, from_text, parse_json
 
-__all__ = ["call", "health", "ping"]
+__all__ = ["call", "describe", "health", "ping"]
 
-_BY_NAME = ByName()
+# How many seconds a peer has to describe its commands, before it is taken for one that does not.
+_PATIENCE = 2.0
 
 
 def call(options: Namespace) -> Status:
     """Ask one question, and print the answer."""
     given = _given(options.arguments)
-    command = find_command(options)
+    command: AnyCommand | None = None
+    if options.commands is not None:
+        command = command_in_module(options.commands, options.command, not options.no_answer)
+    elif options.raw:
+        command = command_of_peer([], options.command, not options.no_answer)
 
-    async def ask(amp: AMP) -> Status:
-        box = await _asked(amp, command, given)
+    async def work(amp: AMP) -> Status:
+        asked = command or await _described(amp, options)
+        box = await ask(amp, asked.name, asked.question(given, amp), asked.requires_answer)
         if box is not None:
-            answer = command.answer(box, amp)
+            answer = asked.answer(box, amp)
             if options.json:
                 say_json(answer)
             else:
                 _say_answer(answer)
         return Status.DONE
 
-    return ask_peer(options, ask)
+    return with_peer(options, work)
+
+
+async def _described(amp: AMP, options: Namespace) -> AnyCommand:
+    """Return the command as the peer describes it, or with text for values if it does not.
+
+    A few kinds of peers do not answer what they do not know.
+    """
+    try:
+        async with asyncio.timeout(_PATIENCE):
+            commands = await described(amp)
+    except (Failure, TimeoutError):
+        commands = []
+    return command_of_peer(commands, options.command, not options.no_answer)
 
 
 def _given(arguments: list[str]) -> dict[str, Given]:
@@ -65,29 +83,6 @@ def _given(arguments: list[str]) -> dict[str, Given]:
     return given
 
 
-async def _asked(amp: AMP, command: AnyCommand, given: Mapping[str, Given]) -> AmpBox | None:
-    """Ask, and return the box of the answer."""
-    box = command.question(given, amp)
-    asked = _BY_NAME if command.requires_answer else None
-    try:
-        answer: AmpBox | None = await session_of(amp).calls.ask(command.name, box, asked)
-    except ConnectionLost:
-        raise
-    except RemoteAmpError as error:
-        code = error.errorCode.decode("utf-8", "backslashreplace")
-        raise Failure(Status.REFUSED, _text(error.description), code) from None
-    except UnhandledCommand:
-        name = command.name.decode("utf-8", "replace")
-        raise Failure(Status.REFUSED, f"the peer has no command {name}", "UNHANDLED") from None
-    except (AmpError, TypeError, ValueError) as error:
-        raise Failure(Status.USAGE, str(error)) from None
-    return answer
-
-
-def _text(description: str | bytes) -> str:
-    return description if isinstance(description, str) else description.decode("utf-8", "replace")
-
-
 def _say_answer(answer: Mapping[str, Any]) -> None:
     for name, value in answer.items():
         if not isinstance(value, str):
@@ -96,14 +91,54 @@ def _say_answer(answer: Mapping[str, Any]) -> None:
         say(f"{name}: {printable(value)}")
 
 
+def describe(options: Namespace) -> Status:
+    """Print the commands that the peer answers."""
+
+    async def work(amp: AMP) -> Status:
+        commands = await described(amp)
+        if options.command is not None:
+            commands = [each for each in commands if each["name"] == options.command]
+            if not commands:
+                raise Failure(Status.REFUSED, f"the peer describes no command {options.command}")
+        if options.json:
+            say_json(commands)
+        else:
+            for each in commands:
+                _say_command(each)
+        return Status.DONE
+
+    return with_peer(options, work)
+
+
+def _say_command(command: Mapping[str, Any]) -> None:
+    answer = "no answer"
+    if command["requires_answer"]:
+        answer = _written(command["response"]) or "nothing"
+    say(printable(f"{command['name']}({_written(command['arguments'])}) -> {answer}"))
+    if command["doc"]:
+        say(printable(f"    {command['doc']}"))
+    if command["errors"]:
+        say(printable(f"    errors: {', '.join(command['errors'])}"))
+
+
+def _written(pairs: Sequence[Mapping[str, Any]]) -> str:
+    return ", ".join(f"{each['name']}: {_type(each)}" for each in pairs)
+
+
+def _type(each: Mapping[str, Any]) -> str:
+    of = each.get("of")
+    inner = "" if of is None else f"[{_type(of) if isinstance(of, Mapping) else _written(of)}]"
+    return f"{each['type']}{inner}{'?' if each['optional'] else ''}"
+
+
 def ping(options: Namespace) -> Status:
     """Ask whether the peer is there, and print how long it took to answer."""
 
-    async def ask(amp: AMP) -> Status:
+    async def work(amp: AMP) -> Status:
         begun = perf_counter()
         # Any answer is one, also that of a peer without extensions.
         with suppress(Failure):
-            await _asked(amp, AnyCommand(b"_ping"), {})
+            await ask(amp, b"_ping", AmpBox())
         taken = perf_counter() - begun
         if options.json:
             say_json({"seconds": round(taken, 6)})
@@ -111,17 +146,17 @@ def ping(options: Namespace) -> Status:
             say(f"answered in {taken * 1000:.2f} ms")
         return Status.DONE
 
-    return ask_peer(options, ask)
+    return with_peer(options, work)
 
 
 def health(options: Namespace) -> Status:
     """Ask whether the peer serves, and print it."""
-    given = {} if options.service is None else {"service": (from_text, options.service)}
+    question = AmpBox() if options.service is None else AmpBox(service=options.service.encode())
 
-    async def ask(amp: AMP) -> Status:
+    async def work(amp: AMP) -> Status:
         serving = True
         try:
-            await _asked(amp, AnyCommand(b"_health"), given)
+            await ask(amp, b"_health", question)
         except Failure as failure:
             if failure.code != "_NOT_SERVING":
                 raise
@@ -132,4 +167,4 @@ def health(options: Namespace) -> Status:
             say("serving" if serving else "not serving")
         return Status.DONE if serving else Status.REFUSED
 
-    return ask_peer(options, ask)
+    return with_peer(options, work)

@@ -18,17 +18,17 @@ from .addresses import parse_address
 from .failures import Failure, Status
 from .logs import logs
 
-__all__ = ["Asking", "ask_peer", "authorities_of", "certificate_of", "lines_of"]
+__all__ = ["Work", "authorities_of", "certificate_of", "lines_of", "with_peer"]
 
 #: What is done with a connection.
-Asking = Callable[[AMP], Awaitable[Status]]
+Work = Callable[[AMP], Awaitable[Status]]
 
 # How many seconds it may take to close a connection whose peer does not close its side.
 _CLOSING = 1.0
 
 
-def ask_peer(options: Namespace, ask: Asking) -> Status:
-    """Connect as the options say, `ask`, and close in order, all within `options.timeout`."""
+def with_peer(options: Namespace, work: Work) -> Status:
+    """Connect as the options say, `work`, and close in order, all within `options.timeout`."""
     address = parse_address(options.address)
     if not isinstance(address, str):
         address = (address[0] or "localhost", address[1])
@@ -40,15 +40,15 @@ def ask_peer(options: Namespace, ask: Asking) -> Status:
             "a UNIX socket has no host name to verify: give --servername NAME or --insecure",
         )
     with logs(logging.DEBUG if options.verbose else None):
-        return asyncio.run(_ask_in_time(options, address, context, name, ask))
+        return asyncio.run(_work_in_time(options, address, context, name, work))
 
 
-async def _ask_in_time(
+async def _work_in_time(
     options: Namespace,
     address: str | tuple[str, int],
     context: ssl.SSLContext | None,
     name: str | None,
-    ask: Asking,
+    work: Work,
 ) -> Status:
     timeout = options.timeout or None
     limit = asyncio.timeout(timeout)
@@ -56,7 +56,7 @@ async def _ask_in_time(
         async with limit:
             amp = await _connected(options, address, context, name)
             try:
-                status = await ask(amp)
+                status = await work(amp)
                 await amp.close(_CLOSING)
             finally:
                 amp.abort()

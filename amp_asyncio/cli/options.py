@@ -29,11 +29,20 @@ examples:
   echo '{"a": 13, "b": 81}' | amp-asyncio call --json localhost:1234 Sum -
   amp-asyncio call --starttls --cafile ca.pem shop.example:1234 Sum a=13 b=81
 
-Without --commands, values are sent as they are typed, and shown as they come: numbers, texts and truth
-values (True, False) are text in AMP as well. With it, they are read and shown as the module says, which
-may also be written for Twisted; lists and records are JSON then. Bytes have escapes, such as \\x00 and
-\\\\; @FILE stands for what is in a file. Arguments can also be one JSON object, or - to read it from
-stdin.
+The types of the values are those of the module that --commands names, which may also be written for
+Twisted; or else those that the peer describes; or else everything is text, as numbers, texts and truth
+values (True, False) are in AMP as well. Lists and records are JSON. Bytes have escapes, such as \\x00
+and \\\\; @FILE stands for what is in a file. Arguments can also be one JSON object, or - to read it
+from stdin.
+
+"""
+
+_DESCRIBE = """\
+examples:
+  amp-asyncio describe localhost:1234
+  amp-asyncio describe localhost:1234 Sum --json
+
+Types that end in ? may be left out. The class of the peer has to say describable = True.
 
 """
 
@@ -144,6 +153,9 @@ def parser() -> argparse.ArgumentParser:
         return added
 
     _add_call(add("call", "ask a peer to do a command", _CALL + _STATUSES, "calling"))
+    _add_describe(
+        add("describe", "print the commands that a peer answers", _DESCRIBE + _STATUSES, "calling")
+    )
     _add_health(add("health", "ask whether a peer serves", _HEALTH + _STATUSES, "calling"))
     _add_connection(add("ping", "ask whether a peer is there", _PING + _STATUSES, "calling"))
     _add_serve(add("serve", "serve a class of a module", _SERVE, "serving"))
@@ -192,7 +204,15 @@ def _add_call(command: argparse.ArgumentParser) -> None:
         "arguments", metavar="NAME=VALUE", nargs="*", help="the arguments; or JSON; or - for stdin"
     )
     command.add_argument("--commands", metavar="MODULE", help="the module with the command classes")
+    command.add_argument(
+        "--raw", action="store_true", help="do not ask the peer for the types: all values are text"
+    )
     command.add_argument("--no-answer", action="store_true", help="ask for no answer")
+
+
+def _add_describe(command: argparse.ArgumentParser) -> None:
+    _add_connection(command)
+    command.add_argument("command", metavar="COMMAND", nargs="?", help="one command of the peer")
 
 
 def _add_health(command: argparse.ArgumentParser) -> None:

@@ -1,9 +1,8 @@
-"""What is known of a command that is asked: from a module, or nothing."""
+"""What is known of a command that is asked: from a module, from the peer itself, or nothing."""
 
 from __future__ import annotations
 
-from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..amp import AMP
@@ -13,9 +12,10 @@ from ..wire.boxes import AmpBox
 from .failures import Failure, Status
 from .modules import commands_in
 from .text import escaped
-from .values import Given, Pairs, objects_of, shown_record
+from .types import Pairs, described_pairs, plain_pairs
+from .values import Given, objects_of, shown_record
 
-__all__ = ["AnyCommand", "KnownCommand", "find_command"]
+__all__ = ["AnyCommand", "KnownCommand", "command_in_module", "command_of_peer"]
 
 
 class AnyCommand:
@@ -41,7 +41,7 @@ class AnyCommand:
 
 
 class KnownCommand(AnyCommand):
-    """A command whose arguments and answer are known."""
+    """A command whose arguments and answer are known, in plain types."""
 
     def __init__(
         self, name: bytes, arguments: Pairs, response: Pairs, requires_answer: bool = True
@@ -77,20 +77,31 @@ class _Any:
 _ANY = _Any()
 
 
-def find_command(options: Namespace) -> AnyCommand:
-    """Return the command that the options name."""
-    name: str = options.command
-    wanted = not options.no_answer
-    if options.commands is None:
-        return AnyCommand(name.encode("utf-8", "surrogateescape"), wanted)
-    known = commands_in(options.commands)
+def command_in_module(module: str, name: str, requires_answer: bool) -> KnownCommand:
+    """Return a command of a module."""
+    known = commands_in(module)
     if name not in known:
         there = sorted({each.commandName.decode("utf-8", "replace") for each in known.values()})
         raise Failure(
-            Status.USAGE,
-            f"{options.commands} has no command {name}; it has {', '.join(there) or 'none'}",
+            Status.USAGE, f"{module} has no command {name}; it has {', '.join(there) or 'none'}"
         )
     found = known[name]
-    return KnownCommand(
-        found.commandName, found.arguments, found.response, wanted and bool(found.requiresAnswer)
-    )
+    wants = requires_answer and bool(found.requiresAnswer)
+    arguments, response = plain_pairs(found.arguments), plain_pairs(found.response)
+    return KnownCommand(found.commandName, arguments, response, wants)
+
+
+def command_of_peer(
+    described: Iterable[Mapping[str, Any]], name: str, requires_answer: bool
+) -> AnyCommand:
+    """Return a command of which its peer has said what it is; it may not have mentioned it."""
+    for each in described:
+        if each["name"] == name:
+            wants = requires_answer and bool(each["requires_answer"])
+            arguments, response = (described_pairs(each[key]) for key in ("arguments", "response"))
+            return KnownCommand(_bytes(name), arguments, response, wants)
+    return AnyCommand(_bytes(name), requires_answer)
+
+
+def _bytes(name: str) -> bytes:
+    return name.encode("utf-8", "surrogateescape")

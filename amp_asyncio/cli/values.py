@@ -9,26 +9,24 @@ from __future__ import annotations
 import datetime
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
+from ..commands.lists import AmpList, ListOf
 from ..commands.schemas import python_name
 from .sources import read_bytes
 from .text import escaped, unescaped
+from .types import Dictionary, OneRecord, Pairs
 
 __all__ = [
     "Given",
-    "Pairs",
     "from_json",
     "from_text",
     "objects_of",
     "parse_json",
     "shown_record",
 ]
-
-#: The definition of what a box has: names, and their arguments. These may be Twisted's, too.
-Pairs = Sequence[tuple[bytes, Any]]
 
 
 def parse_json(text: str) -> Any:
@@ -41,7 +39,7 @@ def parse_json(text: str) -> Any:
 
 def from_text(argument: Any, text: str) -> Any:
     """Return the value that was typed for an argument; raise `ValueError` if it has none."""
-    if _is_list(argument):
+    if isinstance(argument, ListOf | AmpList):
         return from_json(argument, parse_json(text))
     return _plain(argument, text, files=True)
 
@@ -50,13 +48,19 @@ def from_json(argument: Any, value: Any) -> Any:
     """Return the value that was given as JSON for an argument; raise `ValueError` if it has none."""
     if value is None:
         return None
-    if not _is_list(argument):
+    if not isinstance(argument, ListOf | AmpList):
         if isinstance(value, list | dict):
             raise ValueError(f"one value is needed, not {json.dumps(value)}")
         return _plain(argument, str(value), files=False)
+    if isinstance(argument, OneRecord):
+        value = [value]
+    elif isinstance(argument, Dictionary):
+        if not isinstance(value, dict):
+            raise ValueError(f'an object is needed, such as {{"name": 1}}, not {json.dumps(value)}')
+        value = [{"key": key, "value": each} for key, each in value.items()]
     if not isinstance(value, list):
         raise ValueError(f"a list is needed, such as [1, 2], not {json.dumps(value)}")
-    if hasattr(argument, "elementType"):
+    if isinstance(argument, ListOf):
         return [from_json(argument.elementType, each) for each in value]
     return [_record(argument.subargs, each) for each in value]
 
@@ -65,10 +69,6 @@ def _record(pairs: Pairs, value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError(f'an element is an object, such as {{"name": 1}}, not {json.dumps(value)}')
     return dict(_converted(pairs, value, from_json))
-
-
-def _is_list(argument: Any) -> bool:
-    return hasattr(argument, "elementType") or hasattr(argument, "subargs")
 
 
 def _plain(argument: Any, text: str, *, files: bool) -> Any:
@@ -107,10 +107,13 @@ def _to_json(argument: Any, value: Any) -> Any:
         return value if math.isfinite(value) else str(value)
     if isinstance(value, datetime.datetime):
         return value.isoformat()
-    if hasattr(argument, "elementType"):
+    if isinstance(argument, ListOf):
         return [_to_json(argument.elementType, each) for each in value]
-    if hasattr(argument, "subargs"):
-        return [shown_record(argument.subargs, each) for each in value]
+    if isinstance(argument, AmpList):
+        records = [shown_record(argument.subargs, each) for each in value]
+        if isinstance(argument, Dictionary):
+            return {each["key"]: each.get("value") for each in records}
+        return records[0] if isinstance(argument, OneRecord) and len(records) == 1 else records
     try:
         return escaped(argument.toString(value))
     except Exception:

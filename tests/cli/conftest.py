@@ -18,7 +18,7 @@ import pytest
 import shop
 from pki import issue
 
-from amp_asyncio import AMP, Certificate, PrivateCertificate, serve, unix_serve
+from amp_asyncio import AMP, AmpBox, BoxParser, Certificate, PrivateCertificate, serve, unix_serve
 from amp_asyncio.cli import main
 
 _T = TypeVar("_T")
@@ -103,6 +103,34 @@ def loop_in_thread() -> Iterator[Background]:
 def background(loop_in_thread: Background) -> Iterator[Background]:
     yield loop_in_thread
     loop_in_thread.clear()
+
+
+def answering(
+    answers: dict[bytes, dict[bytes, bytes]], asked: list[AmpBox] | None = None
+) -> Callable[..., Awaitable[None]]:
+    """Return what serves these answers, by the names of the commands; errors have their codes in them.
+
+    What is not there is not answered at all, as with some peers. For answers that depend on the
+    question, there is a key of the name, an equals sign and its argument `service`. What is asked is
+    added to `asked`.
+    """
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        parser = BoxParser()
+        while data := await reader.read(65536):
+            parser.feed(data)
+            while (box := parser.next_box()) is not None:
+                if asked is not None:
+                    asked.append(box)
+                name = box[b"_command"]
+                if b"service" in box:
+                    name += b"=" + box[b"service"]
+                answer = answers.get(name)
+                if answer is not None:
+                    kind = b"_error" if b"_error_code" in answer else b"_answer"
+                    writer.write(AmpBox({kind: box[b"_ask"], **answer}).serialize())
+
+    return handle
 
 
 class Ended:

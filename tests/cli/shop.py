@@ -80,6 +80,21 @@ class Everything(Command):
     response = arguments
 
 
+class Record(AmpList):
+    """A record as typed commands have it."""
+
+    def toStringProto(self, inObject: Any, proto: Any) -> bytes:
+        return super().toStringProto([inObject], proto)
+
+    def fromStringProto(self, inString: bytes, proto: Any) -> Any:
+        return super().fromStringProto(inString, proto)[0]
+
+
+class Introduce(Command):
+    arguments = [(b"who", Record([(b"name", Unicode())]))]
+    response = arguments
+
+
 class Notify(Command):
     arguments = [(b"text", Unicode())]
     requiresAnswer = False
@@ -116,6 +131,10 @@ class Shop(AMP):
     def everything(self, **given: Any) -> dict[str, Any]:
         return given
 
+    @Introduce.responder
+    def introduce(self, who: Any) -> dict[str, Any]:
+        return {"who": who}
+
     @Notify.responder
     def notify(self, text: str) -> dict[str, Any]:
         self.notified.append(text)
@@ -139,18 +158,6 @@ class Slowly(Shop):
     async def slow(self) -> dict[str, bool]:
         await self.callRemoteString("Continue")
         return {"finished": True}
-
-
-class NotServing(AMP):
-    """Answers what an old peer would not."""
-
-    def locateResponder(self, name: bytes) -> Any:
-        def health(box: Any) -> Any:
-            if box.get(b"service") == b"db":
-                return AmpBox()
-            raise RemoteAmpError(b"_NOT_SERVING", "it does not serve")
-
-        return health if name == b"_health" else super().locateResponder(name)
 
 
 class Secured(Shop):

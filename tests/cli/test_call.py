@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import conftest
 import pytest
 import shop
 
@@ -119,7 +120,7 @@ def test_arguments_as_json(run: Run, background: Any, monkeypatch: pytest.Monkey
         (["every-thing", "data=@\0"], "cannot read \\x00: embedded null byte"),
         (
             ["Nope"],
-            "shop has no command Nope; it has Complex, Divide, Hang, Notify, Slow, Sum, Wr",
+            "shop has no command Nope; it has Complex, Divide, Hang, Introduce, Notify, Slow",
         ),
     ],
 )
@@ -150,6 +151,11 @@ def test_arguments_that_do_not_fit_without_a_schema(run: Run, background: Any) -
 
 
 # --- answers ---
+
+
+def test_a_record(run: Run, background: Any) -> None:
+    call = ("call", background.serve(), "Introduce", 'who={"name": "Ada"}', "--commands", "shop")
+    assert run(*call).printed == (0, 'who: {"name": "Ada"}\n')
 
 
 def test_a_command_that_wants_no_answer(run: Run, background: Any) -> None:
@@ -194,7 +200,7 @@ def test_text_of_the_peer_moves_no_cursor(run: Run, background: Any) -> None:
         writer.write(error.serialize())
         await reader.read()
 
-    status, line = run("call", background.serve_bytes(answer), "Sum").failed
+    status, line = run("call", background.serve_bytes(answer), "Sum", "--raw").failed
     assert status == 1
     assert line.isprintable()
 
@@ -386,25 +392,142 @@ def test_ping(run: Run, background: Any) -> None:
     status, line = run("ping", address, "--json").printed
     assert 0 < json.loads(line)["seconds"] < 30
     # Any answer counts, but nothing that is not one.
-    assert run("ping", background.serve(shop.NotServing)).status == 0
+    assert run("ping", background.serve_bytes(conftest.answering({b"_ping": {}}))).status == 0
     assert run("ping", background.serve_bytes(http)).status == 3
 
 
+NOT_SERVING = {b"_error_code": b"_NOT_SERVING", b"_error_description": b"not serving"}
+UNHANDLED = {b"_error_code": b"UNHANDLED", b"_error_description": b"Unhandled Command"}
+
+
 def test_health(run: Run, background: Any) -> None:
-    address = background.serve(shop.NotServing)
+    answers = {b"_health": NOT_SERVING, b"_health=db": {}}
+    address = background.serve_bytes(conftest.answering(answers))
     assert run("health", address).printed == (1, "not serving\n")
     assert run("health", address, "--json").printed == (1, '{"serving": false}\n')
     assert run("health", address, "db").printed == (0, "serving\n")
     assert run("health", address, "db", "--json").printed == (0, '{"serving": true}\n')
-    old = background.serve()
+    old = background.serve_bytes(conftest.answering({b"_health": UNHANDLED}))
     assert run("health", old).failed == (1, "UNHANDLED: the peer has no command _health")
+
+
+# --- what a peer says of its commands ---
+
+
+def argument(name: str, kind: str, optional: bool = False, of: Any = None) -> dict[str, Any]:
+    described = {"name": name, "python_name": name, "type": kind, "optional": optional}
+    return described if of is None else {**described, "of": of}
+
+
+BOOK = {
+    "name": "Book",
+    "arguments": [
+        argument("guest", "Unicode"),
+        argument("data", "OurOwn", True),
+        argument("seats", "ListOf", True, {"type": "Integer", "optional": False}),
+        argument("people", "AmpList", True, [argument("age", "Integer", True)]),
+        argument("one", "Record", True, [argument("age", "Integer")]),
+        argument("ages", "DictOf", True, [argument("key", "Unicode"), argument("value", "Integer")]),
+        argument("whole", "Boolean", True),
+    ],
+    "response": [
+        argument("price", "Decimal"),
+        argument("one", "Record", True, [argument("age", "Integer")]),
+        argument("ages", "DictOf", True, [argument("key", "Unicode"), argument("value", "Integer")]),
+    ],
+    "errors": {"TAKEN": "Taken", "FULL": "Full"},
+    "requires_answer": True,
+    "doc": "Book seats.",
+}
+LEAVE = {"name": "Leave", "arguments": [], "response": [], "errors": {}, "doc": ""}
+COMMANDS = [BOOK, {**LEAVE, "requires_answer": False}, {**LEAVE, "name": "X", "requires_answer": True}]
+DESCRIBED = {b"commands": json.dumps(COMMANDS).encode()}
+
+
+def test_describe(run: Run, background: Any) -> None:
+    address = background.serve_bytes(conftest.answering({b"_describe": DESCRIBED}))
+    status, text = run("describe", address).printed
+    assert status == 0
+    assert text.splitlines() == [
+        "Book(guest: Unicode, data: OurOwn?, seats: ListOf[Integer]?, people: AmpList[age: Integer?]?, "
+        "one: Record[age: Integer]?, ages: DictOf[key: Unicode, value: Integer]?, whole: Boolean?) -> "
+        "price: Decimal, one: Record[age: Integer]?, ages: DictOf[key: Unicode, value: Integer]?",
+        "    Book seats.",
+        "    errors: TAKEN, FULL",
+        "Leave() -> no answer",
+        "X() -> nothing",
+    ]
+    assert run("describe", address, "X").printed == (0, "X() -> nothing\n")
+    status, line = run("describe", address, "Book", "--json").printed
+    assert json.loads(line) == [BOOK]
+    assert run("describe", address, "Y").failed == (1, "the peer describes no command Y")
+    old = background.serve_bytes(conftest.answering({b"_describe": UNHANDLED}))
+    assert run("describe", old).failed == (1, "UNHANDLED: the peer has no command _describe")
+
+
+@pytest.mark.parametrize(
+    "description", [{}, {b"commands": b"x"}, {b"commands": b"[1]"}, {b"commands": b'[{"name": "x"}]'}]
+)
+def test_a_description_that_does_not_parse(
+    run: Run, background: Any, description: dict[bytes, bytes]
+) -> None:
+    address = background.serve_bytes(conftest.answering({b"_describe": description}))
+    problem = "the peer's description of its commands does not parse"
+    assert run("describe", address).failed == (1, problem)
+
+
+def test_values_have_the_types_that_the_peer_describes(run: Run, background: Any) -> None:
+    ages = AmpBox(key=b"Ada", value=b"36").serialize() + AmpBox(key=b"Grace", value=b"85").serialize()
+    answer = {b"price": b"1.50", b"one": AmpBox(age=b"36").serialize(), b"ages": ages}
+    answers = {b"_describe": DESCRIBED, b"Book": answer}
+    asked: list[AmpBox] = []
+    handle = conftest.answering(answers, asked)
+    call = ("call", background.serve_bytes(handle), "Book", "guest=Ada", "--json")
+    given = ["seats=[1]", r"data=\x00", 'people=[{}, {"age": 3}]', 'one={"age": 1}', "whole=true"]
+    _, line = run(*call, *given, 'ages={"Ada": 36, "Grace": 85}').printed
+    assert json.loads(line) == {
+        "price": "1.50",
+        "one": {"age": 36},
+        "ages": {"Ada": 36, "Grace": 85},
+    }
+    box = asked[-1]
+    assert box[b"seats"] == b"\0\x011"
+    assert box[b"data"] == b"\0"
+    assert box[b"people"] == b"\0\0" + AmpBox(age=b"3").serialize()
+    assert box[b"one"] == AmpBox(age=b"1").serialize()
+    assert box[b"ages"] == ages
+    assert box[b"whole"] == b"True"
+    for text, problem in {
+        "seats=[true]": 'seats: "True" does not fit Integer: not an integer in decimal digits',
+        "one=[]": 'one: an element is an object, such as {"name": 1}, not []',
+        "ages=[]": 'ages: an object is needed, such as {"name": 1}, not []',
+        "none=1": "the command Book: unknown none; it has guest, data, seats, people, one, ages, whole",
+    }.items():
+        _, line = run(*call[:-1], text).failed
+        assert line == problem
+    assert run("call", call[1], "Leave").printed == (0, "")
+    # A command that is not described is asked all the same.
+    assert run("call", call[1], "Hm", "--no-answer").printed == (0, "")
+    assert (asked[-1][b"_command"], len(asked[-1])) == (b"Hm", 1)
+
+
+def test_a_record_that_is_none_or_many_is_shown_as_a_list(run: Run, background: Any) -> None:
+    answers = {b"_describe": DESCRIBED, b"Book": {b"price": b"1", b"one": b""}}
+    address = background.serve_bytes(conftest.answering(answers))
+    assert run("call", address, "Book", "guest=Ada").printed == (0, "price: 1\none: []\n")
+
+
+@pytest.mark.slow
+def test_a_peer_that_does_not_answer_what_it_does_not_know(run: Run, background: Any) -> None:
+    address = background.serve_bytes(conftest.answering({b"Sum": {b"total": b"3"}}))
+    assert run("call", address, "Sum").printed == (0, "total: 3\n")
 
 
 # --- the rest ---
 
 
 def test_verbose_prints_the_boxes(run: Run, background: Any) -> None:
-    ended = run("call", background.serve(), "Sum", "a=1", "--verbose")
+    ended = run("call", background.serve(), "Sum", "a=1", "--raw", "--verbose")
     assert (ended.status, ended.out) == (0, "total: 1\n")
     assert "sent {b'_ask': b'1', b'_command': b'Sum', b'a': b'1'}" in ended.err
 

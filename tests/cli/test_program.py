@@ -98,6 +98,15 @@ def test_ctrl_c_while_a_call_waits(run: Run, background: Any) -> None:
     thread.join()
 
 
+def test_ctrl_c_while_it_reads(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(Terminal()))
+    assert run("decode").printed == (130, "")
+
+
 # --- in a process of its own ---
 
 
