@@ -42,7 +42,7 @@ class Background:
 
     async def _serve(self, factory: Callable[[], AMP], **options: Any) -> str:
         server = await serve(factory, "127.0.0.1", 0, **options)
-        self.closing.append(lambda: server.close(1))
+        self.closing.append(lambda: server.close(0.1))
         return f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
 
     def serve_unix(self, path: Path, **options: Any) -> str:
@@ -51,7 +51,7 @@ class Background:
 
     async def _serve_unix(self, path: Path, **options: Any) -> None:
         server = await unix_serve(shop.Shop, path, **options)
-        self.closing.append(lambda: server.close(1))
+        self.closing.append(lambda: server.close(0.1))
 
     def serve_bytes(self, handler: Callable[..., Awaitable[None]], **options: Any) -> str:
         """Serve a byte stream, and return the address."""

@@ -248,7 +248,7 @@ _KEYS = st.sampled_from([b"_ask", b"_command", b"_answer", b"x", b"y" * 255])
 _VALUES = st.binary(max_size=8) | st.sampled_from([b"x" * 65534, b"x" * 65535, b"x" * 131070])
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(
     st.lists(st.dictionaries(_KEYS, _VALUES, max_size=3), max_size=3),
     st.binary(max_size=8),

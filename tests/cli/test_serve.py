@@ -142,14 +142,15 @@ def test_what_is_being_answered_is_answered(monkeypatch: pytest.MonkeyPatch) -> 
     def use(where: str) -> None:
         with open_tcp(where) as client:
             question = ask(client, b"Slow")
-            assert question == {b"_command": b"Continue", b"_ask": b"1"}
+            assert question[b"_command"] == b"Continue"
             interrupt_and_wait(where)
-            client.sendall(AmpBox(_answer=b"1").serialize())
+            client.sendall(AmpBox(_answer=question[b"_ask"]).serialize())
             assert parseString(client.recv(1000)) == [{b"_answer": b"1", b"finished": b"True"}]
 
     assert serve_while(monkeypatch, use, "shop:Slowly", "127.0.0.1:0", ends_with=None) == 0
 
 
+@pytest.mark.slow
 def test_a_second_signal_aborts(monkeypatch: pytest.MonkeyPatch) -> None:
     kept = []
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from amp_asyncio.cli.text import cut_text, escaped, printable, unescaped
 
 
-@settings(max_examples=100)
+@settings(max_examples=50)
 @given(st.binary() | st.text().map(lambda text: text.encode("utf-8", "surrogatepass")))
 def test_what_is_shown_stands_for_the_same_bytes(value: bytes) -> None:
     text = escaped(value)
