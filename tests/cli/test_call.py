@@ -530,7 +530,7 @@ def test_a_peer_that_does_not_answer_what_it_does_not_know(run: Run, background:
 def test_verbose_prints_the_boxes(run: Run, background: Any) -> None:
     ended = run("call", background.serve(), "Sum", "a=1", "--raw", "--verbose")
     assert (ended.status, ended.out) == (0, "total: 1\n")
-    assert re.search("sent {.*b'_command': b'Sum', b'a': b'1'}", ended.err)
+    assert re.search("sent {.*b'_command': b'Sum'", ended.err)
 
 
 @pytest.mark.parametrize(
