@@ -137,6 +137,12 @@ class Definition(ByName):
         if self.inherits("__init__"):
             self.template = template
 
+    def question(self, arguments: dict[str, Any]) -> Command[Any]:
+        """Return the question with arguments that were decoded, as the side has it that asks."""
+        question = self.command.__new__(self.command)
+        question.structured = arguments
+        return question
+
     #: Whether the command is declared by annotations; then `answer` is that of its answer.
     is_typed = False
     answer: Any = None

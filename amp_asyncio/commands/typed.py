@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, get_origin
+from typing import TYPE_CHECKING, Any, ClassVar, get_origin
 
 import attrs
 
@@ -23,6 +23,9 @@ from .schemas import Schema
 from .scopes import Scope
 from .shapes import Nothing, OfQuestion, OfRecord, OneValue
 from .templates import Template
+
+if TYPE_CHECKING:
+    from .command import Command
 
 __all__ = ["TypedDefinition", "define"]
 
@@ -113,6 +116,9 @@ class TypedDefinition(Definition):
             )
         typed = fields_in(scope.of(hint))
         return schema_for(typed.pairs, what, OfRecord(typed.kind, typed.fields, typed.nullable))
+
+    def question(self, arguments: dict[str, Any]) -> Command[Any]:
+        return self.command(**arguments)
 
     def use_template(self, template: Template | None) -> None:
         self.question_template = template

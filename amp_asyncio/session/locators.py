@@ -110,15 +110,15 @@ class MethodResponder:
     at once needs no box.
 
     Attributes:
-        command: the command that the method answers, and `arguments` the schema of its questions.
+        command: the command that the method answers, and `schema` that of its questions.
         changes_connection: whether the bytes after the command may not be AMP.
     """
 
-    __slots__ = ("_method", "_proto", "arguments", "changes_connection", "command")
+    __slots__ = ("_method", "_proto", "changes_connection", "command", "schema")
 
     def __init__(self, command: type[Command[Any]], method: Callable[..., Any], proto: Any) -> None:
         self.command = command
-        self.arguments = command.__amp__.arguments
+        self.schema = command.__amp__.arguments
         self.changes_connection = command.responseType is not Box
         self._method = method
         self._proto = proto
@@ -154,13 +154,11 @@ class MethodResponder:
         except MalformedAmpBox as error:
             raise BadArguments(*error.args) from error
 
-    def question(self, box: AmpBox) -> Command:
+    def question(self, box: AmpBox) -> Command[Any]:
         """Return the question in `box`, as the side has it that asks; raises as `arguments` does."""
-        question = self.command.__new__(self.command)
-        question.structured = self.arguments(box)
-        return question
+        return self.command.__amp__.question(self.arguments(box))
 
-    def run(self, question: Command) -> Any:
+    def run(self, question: Command[Any]) -> Any:
         """Call the method with the arguments of a question, and return or raise what it does."""
         return self._method(**question.structured)
 
@@ -206,7 +204,7 @@ class MethodResponder:
 
     def in_lists(self, box: AmpBox, most: int) -> int:
         """Return what the lists in a command count; `BoxTooLong` for one of more than `most`."""
-        return self.arguments.in_lists(box, most, isLocal=False)
+        return self.schema.in_lists(box, most, isLocal=False)
 
     def box(self, objects: Any, most: int | None = None) -> AmpBox:
         """Return the box of the answer `objects`; `BoxTooLong` for one of more than `most`."""

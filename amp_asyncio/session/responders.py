@@ -143,7 +143,7 @@ class Responders:
         in_lists = 0
         if isinstance(responder, MethodResponder):
             begin = responder.begin
-            if responder.arguments.lists:
+            if responder.schema.lists:
                 try:
                     in_lists = responder.in_lists(box, session.limits.max_box_size)
                 except TooLong as error:
