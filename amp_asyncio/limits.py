@@ -27,9 +27,10 @@ class Limits:
         window: the most that unanswered questions may have, counted in the same way. At the limit,
             later questions wait on our side. (A single larger one may go alone. Cancelled ones do not
             count, and the only question of a responder does not wait.)
-        max_concurrent_responders: how many `async def` responders run at once. At the limit, later
-            commands wait. One that waits for an answer of its own peer does not count meanwhile, since
-            that answer may depend on a command that waits.
+        max_concurrent_responders: how many `async def` responders run at once, with those whose answers
+            wait to be sent: make it smaller if your answers are large. At the limit, later commands
+            wait. One that waits for an answer of its own peer does not count meanwhile, since that
+            answer may depend on a command that waits.
         max_backlog: the most that waiting commands may have, with `PAIR_OVERHEAD` for each pair. At the
             limit, reading pauses until half of it is left. Also the most that the commands of running
             `async def` responders may have, counted as the window counts them; that those may have

@@ -249,7 +249,8 @@ class Responders:
                 count, size = count - suspended.count, size - suspended.size
             if count >= limits.max_concurrent_responders or size >= limits.max_backlog:
                 return False
-            if self.is_burdened():
+            # What was returned already, and waits for room, does not become more before it is sent.
+            if self.is_burdened() or (self._backlog is not None and self._backlog.stuck):
                 return False
         return not session.calls.held or session.outbox.unsent() < limits.max_backlog
 

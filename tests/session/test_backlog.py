@@ -224,6 +224,52 @@ async def test_answers_wait_until_the_peer_has_taken_others(declared: bool) -> N
     assert sorted(tags) == [*range(60)]
 
 
+async def test_no_command_begins_while_answers_wait() -> None:
+    """However slowly the peer takes them, there are never more than those that ran at once."""
+
+    class Answer(dict[str, bytes]):
+        """What a responder has returned."""
+
+    class Get(Command):
+        response = [(b"data", String())]
+
+    answers: weakref.WeakSet[Answer] = weakref.WeakSet()
+    Answer.__hash__ = object.__hash__  # type: ignore[assignment]
+
+    class Large(Math):
+        begun = 0
+
+        @Get.responder
+        async def get(self) -> dict[str, bytes]:
+            self.begun += 1
+            await gate.wait()
+            answer = Answer(data=b"%05d" % self.begun + bytes(50_000))
+            answers.add(answer)
+            return answer
+
+    gate = asyncio.Event()
+    limits = {"window": 1000, "max_backlog": 100_000, "max_concurrent_responders": 20}
+    amp, transport = limited(Large, **limits)
+    fill(transport, amp)
+    for number in range(100):
+        amp.data_received(command(b"Get", number))
+    await turns()
+    gate.set()
+    await turns()
+    took = 0
+    while len(transport.boxes()) < 100:
+        waiting = len(answers)
+        assert waiting <= 20
+        took += 1
+        transport.buffered = 0
+        amp.resume_writing()
+        await turns()
+        # (Two fit into the outbox: then the next ones may begin.)
+        assert waiting <= 2 or len(answers) < waiting
+    assert took > 20
+    assert amp.begun == 100
+
+
 async def test_an_error_that_is_not_waited_for() -> None:
     amp, transport = limited(Patient, window=1000, max_backlog=1000)
     amp.data_received(command(b"Wait", 1, name=b"x"))
