@@ -187,8 +187,9 @@ class BinaryBoxProtocol(Composed, asyncio.Protocol):
     def finish_writing(self) -> None:
         """Write what was sent, then close; what still comes in is not looked at.
 
-        A peer that does not take it all within ten seconds loses the rest. Does nothing if this was
-        done before.
+        What was asked is written, in order, also if it waited for the window or the transport. A peer
+        that does not take it all within ten seconds loses the rest. The futures of questions without an
+        answer raise `ConnectionLost`. Does nothing if this was done before.
         """
         connection_of(self).finish_writing()
 

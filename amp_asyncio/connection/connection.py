@@ -335,8 +335,8 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
     def finish_writing(self) -> None:
         """Write what was sent, then close; what still comes is not looked at.
 
-        A peer that does not take it all within ten seconds loses the rest. Does nothing if this was
-        done before.
+        Questions that waited for the window, or for the transport, are written, too. A peer that does
+        not take it all within ten seconds loses the rest. Does nothing if this was done before.
         """
         if self.transport is None:
             return
@@ -345,6 +345,7 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
                 self._finish_when_settled = True
                 self._linger = Linger.until_settled(self)
         elif self.state is State.OPEN:
+            self.receiver.send_rest()
             self.outbox.flush()
             self._finish()
             # Unread bytes would make the kernel reset the connection, and TLS could not say goodbye.

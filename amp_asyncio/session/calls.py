@@ -270,11 +270,16 @@ class Calls:
             if not future.done():
                 future.set_result(None)
 
-    def _send_waiting(self) -> None:
+    def send_rest(self) -> None:
+        """Send what waited, in order, up to a change: nothing more is sent after this."""
+        self._send_waiting(rest=True)
+
+    def _send_waiting(self, rest: bool = False) -> None:
         queue = self._waiting
         while queue:
             future, (asked, box, size), passes = queue.first()
-            if not future.done() and not self._may_send(size, passes):
+            goes = (rest and not isinstance(asked, Change)) or self._may_send(size, passes)
+            if not goes and not future.done():
                 break
             queue.remove(future)
             if future.done():

@@ -185,6 +185,10 @@ class Session:
             self._lines = Lines(self.all_lines)
         return self._lines
 
+    def send_rest(self) -> None:
+        """Send the questions that wait: the connection is about to close."""
+        self.calls.send_rest()
+
     def is_busy(self) -> bool:
         """Return whether an answer is awaited, or a command is not answered yet."""
         return self.calls.is_open() or not self.responders.is_idle()

@@ -354,3 +354,44 @@ async def test_what_comes_with_the_end_after_a_change_is_not_taken_for_commands(
         amp.gate.set()
         await turns()
         assert amp.told == [b"%d" % number for number in range(before)]
+
+
+class Silent(Counter):
+    """Never answers `Wait`."""
+
+    @Wait.responder
+    async def wait(self, name: str) -> dict[str, str]:
+        await asyncio.Event().wait()
+        return {"name": name}
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_what_waits_is_written_before_the_end(way: str) -> None:
+    """For the window, and for the transport: a program that ends its side has said it all."""
+    async with joined(way, Silent) as (server, client):
+        questions = [client.callRemote(Wait, name=60_000 * "x") for _ in range(30)]
+        for number in range(100):
+            client.callRemote(Notify, data=b"%d" % number)
+        client.finish_writing()
+        async with asyncio.timeout(5):
+            while len(server.told) < 100:
+                await asyncio.sleep(0)
+        assert server.told == [*range(100)]
+        client.abort()
+        for question in questions:
+            with pytest.raises(ConnectionLost):
+                await question
+
+
+async def test_a_change_that_waits_is_not_written_before_the_end() -> None:
+    """It holds back what comes after it until it is answered, which cannot be waited for."""
+    async with raw_pair(window=200) as (amp, peer):
+        questions = [amp.callRemote(Sum, a=1, b=1), amp.callRemote(Sum, a=2, b=1)]
+        questions += [amp.callRemote(StartTLS), amp.callRemote(Sum, a=3, b=1)]
+        amp.finish_writing()
+        async with asyncio.timeout(5):
+            await peer.until(lambda: "eof" in peer.events)
+        assert [box.get(b"a") for box in peer.boxes()] == [b"1", b"2"]
+    for question in questions:
+        with pytest.raises(ConnectionLost):
+            await question
