@@ -146,7 +146,7 @@ class Calls:
             if len(self._open) > _FEW:
                 if len(self._open) >= self._count_at:
                     self._count_cancelled()
-                self._session.outbox.send_later(data)
+                self._session.outbox.send(data, later=True)
             else:
                 self._session.outbox.send(data)
         except (ConnectionLost, ProtocolSwitched):

@@ -175,12 +175,17 @@ class Outbox:
 
     # --- bytes ---
 
-    def send(self, data: bytes) -> None:
-        """Send the bytes of a whole box; raises `closed` where that is an error."""
+    def send(self, data: bytes, later: bool = False) -> None:
+        """Send the bytes of a whole box; raises `closed` where that is an error.
+
+        With `later`, they do not leave before the end of the turn. The answers of responders that run
+        at the same time often come in one turn: to write the first of them at once makes the peer wake
+        up for a single answer.
+        """
         if self.closed is not None:
             _close(data)
             raise again(self.closed)
-        if self._turn or self.reading or self._locked:
+        if self._turn or later or self.reading or self._locked:
             if self._pieces is None:
                 self._pieces = [data]
             else:
@@ -199,15 +204,6 @@ class Outbox:
                 self._write_parcels((data,))
             else:
                 self._transport.write(data)
-
-    def send_later(self, data: bytes) -> None:
-        """Send the bytes of a box as `send` does, but never before the end of the turn.
-
-        The answers of responders that run at the same time often come in one turn. To write the first
-        of them at once makes the peer wake up for a single answer.
-        """
-        self._turn = True
-        self.send(data)
 
     def _end_soon(self) -> None:
         if not self._ending:
