@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ParamSpec, TypeVar, overload
 
-from .commands.command import Command, CommandType, check_question, question_of
+from .commands.command import Command, CommandType, not_a_question, question_of
 from .commands.definitions import ByName
 from .composed import Composed
 from .errors import ConnectionLost, ProtocolSwitched, shortened
@@ -112,7 +112,8 @@ class BoxDispatcher(Composed):
                 future = self.__amp__.calls.ask_at_once(template, definition, kw)
                 if future is not None:
                     return future
-        asked: asyncio.Future[Any] = question_of(commandType, a, kw)._doCommand(self)
+        question = question_of(commandType, a, kw)
+        asked: asyncio.Future[Any] = question._doCommand(self)
         return asked
 
     def call(
@@ -126,7 +127,8 @@ class BoxDispatcher(Composed):
 
         If there is no answer within `timeout` seconds, the future raises `TimeoutError`.
         """
-        check_question(question)
+        if not isinstance(question, Command):
+            raise not_a_question(question)
         return ask(self.__amp__, question, timeout, metadata)
 
     def callRemoteString(

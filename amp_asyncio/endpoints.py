@@ -8,13 +8,14 @@ closes its connections too, and the log says which client could not be served, a
 from __future__ import annotations
 
 import asyncio
+import re
 import warnings
 from collections.abc import Awaitable, Callable, Container, Generator, Sequence
 from functools import partial
 from os import PathLike, fspath
 from ssl import SSLContext
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeAlias, TypeVar, overload
 
 from .amp import AMP
 from .errors import shortened
@@ -39,6 +40,11 @@ __all__ = [
 ]
 
 _A = TypeVar("_A", bound=AMP)
+
+#: Where a server is: see `connect`.
+Address: TypeAlias = (
+    Server[Any] | tuple[str, int] | tuple[str, int, int, int] | str | bytes | PathLike[str]
+)
 
 
 class _Closable(Protocol):
@@ -185,8 +191,6 @@ def _check_ssl(signature: str, ssl: object, *kinds: type, server_side: bool) -> 
 
 
 def _check_address(signature: str, host: object, port: object, *kinds: type) -> None:
-    if isinstance(host, tuple | list) and not kinds:
-        raise TypeError(f"{signature}: host must be a str, not {host!r}; write connect(*address)")
     check_argument(signature, "host", host, str, bytes, *kinds, needed="a str")
     check_argument(signature, "port", port, int, str, needed="an int")
 
@@ -230,6 +234,28 @@ def _acceptor(
 
 @overload
 def connect(
+    host: str | None,
+    port: int | None,
+    protocol_factory: Callable[[], _A],
+    *,
+    ssl: SSLContext | bool | None = ...,
+    limits: Limits | None = ...,
+    interceptors: Sequence[Interceptor] = ...,
+    **options: Any,
+) -> Opening[_A]: ...
+@overload
+def connect(
+    address: Address,
+    /,
+    protocol_factory: Callable[[], _A],
+    *,
+    ssl: SSLContext | bool | None = ...,
+    limits: Limits | None = ...,
+    interceptors: Sequence[Interceptor] = ...,
+    **options: Any,
+) -> Opening[_A]: ...
+@overload
+def connect(
     host: str | None = ...,
     port: int | None = ...,
     *,
@@ -240,19 +266,18 @@ def connect(
 ) -> Opening[AMP]: ...
 @overload
 def connect(
-    host: str | None,
-    port: int | None,
-    protocol_factory: Callable[[], _A],
+    address: Address,
+    /,
     *,
     ssl: SSLContext | bool | None = ...,
     limits: Limits | None = ...,
     interceptors: Sequence[Interceptor] = ...,
     **options: Any,
-) -> Opening[_A]: ...
-def connect(
-    host: str | None = None,
-    port: int | None = None,
-    protocol_factory: Callable[[], AMP] = AMP,
+) -> Opening[AMP]: ...
+def connect(  # type: ignore[misc]  # The names of an address are its own.
+    host: Any = None,
+    port: Any = None,
+    protocol_factory: Any = None,
     *,
     ssl: SSLContext | bool | None = None,
     limits: Limits | None = None,
@@ -260,6 +285,12 @@ def connect(
     **options: Any,
 ) -> Opening[Any]:
     """Connect to an AMP server over TCP, or over TLS if `ssl` is given.
+
+    In place of a host and a port, it takes an address: `connect(server)` connects to a `Server` of this
+    process, and `connect(address)` to a `(host, port)`, a `"host:port"`, or the path of a UNIX socket.
+    `connect(address, MyAMP)` says which class connects. A path has a `/` in it, or is a `pathlib.Path`;
+    `unix_connect` takes any. In `"[::1]:1234"`, the brackets tell the address from the port. What
+    `sock.getsockname()` returns is an address, too.
 
     `async with connect(...) as amp` closes the connection at the end, as `AMP.close` does. If it is
     left by an exception or a timeout, it gives up the questions that are open, and takes at most a
@@ -271,18 +302,61 @@ def connect(
     connection behind.
     """
     signature = "connect(host, port, protocol_factory)"
+    if _is_address(host, port):
+        if port is not None:
+            if protocol_factory is not None:
+                raise TypeError(
+                    "connect(address, protocol_factory) takes no port: it is in the address"
+                )
+            port, protocol_factory = None, port
+        host, port = _resolved(host)
+        if port is None:
+            factory = AMP if protocol_factory is None else protocol_factory
+            return unix_connect(
+                host, factory, ssl=ssl, limits=limits, interceptors=interceptors, **options
+            )
+    protocol_factory = AMP if protocol_factory is None else protocol_factory
     _check_address(signature, host, port)
     _check_client(signature, protocol_factory, limits, ssl, options)
     interceptors = checked(interceptors, f"{signature}: interceptors")
 
     async def open_it() -> AMP:
         # Made before it connects: asyncio leaves a connection open if the factory raises.
-        amp = limited(protocol_factory, limits, interceptors)
+        amp: AMP = limited(protocol_factory, limits, interceptors)
         create: Any = asyncio.get_running_loop().create_connection
         await create(lambda: amp, host, port, ssl=ssl, **options)
         return amp
 
     return Opening(_call("connect", host, port), "amp", open_it, close_in_time, leave_in_time)
+
+
+def _is_address(host: object, port: object) -> bool:
+    """Return whether `host` is a whole address, with a protocol factory after it or nothing."""
+    if isinstance(host, Server | tuple | list | PathLike):
+        return True
+    if port is not None and not (callable(port) and isinstance(host, str | bytes)):
+        return False
+    if isinstance(host, bytes):
+        return True
+    return isinstance(host, str) and ("/" in host or _HOST_AND_PORT.fullmatch(host) is not None)
+
+
+# A name or an address, in brackets where it has colons itself, and a port.
+_HOST_AND_PORT = re.compile(r"(?:([^:\[\]/]*)|\[([^\[\]/]*)\]):(\d+)")
+
+
+def _resolved(address: Any) -> tuple[Any, int | None]:
+    """Return the host and the port of an address, or the path of a UNIX socket and None."""
+    if isinstance(address, Server):
+        address = address.address
+    if isinstance(address, str) and (found := _HOST_AND_PORT.fullmatch(address)):
+        host, in_brackets, port = found.groups()
+        return host or in_brackets or None, int(port)
+    if isinstance(address, tuple | list):
+        if len(address) < 2:
+            raise TypeError(f"connect(address): an address is (host, port), not {address!r}")
+        return address[0], address[1]  # `getsockname` of IPv6 has more, which the host says as well.
+    return address, None
 
 
 @overload
@@ -336,7 +410,7 @@ def unix_connect(
 
 
 def serve(
-    protocol_factory: Callable[[], AMP],
+    protocol_factory: Callable[[], _A],
     host: str | Sequence[str] | None = None,
     port: int | None = None,
     *,
@@ -345,7 +419,7 @@ def serve(
     interceptors: Sequence[Interceptor] = (),
     max_connections: int | None = None,
     **options: Any,
-) -> Opening[Server]:
+) -> Opening[Server[_A]]:
     """Serve AMP over TCP, or over TLS if `ssl` is given.
 
     `async with serve(...) as server` closes the server, and its connections, at the end;
@@ -366,7 +440,7 @@ def serve(
     interceptors = checked(interceptors, f"{signature}: interceptors")
     _check_address(signature, host, port, Sequence)
 
-    async def open_it() -> Server:
+    async def open_it() -> Server[_A]:
         given = dict(options)
         acceptor = _acceptor(protocol_factory, ssl, limits, interceptors, max_connections, given)
         return await listening(asyncio.get_running_loop().create_server, given, acceptor, host, port)
@@ -375,7 +449,7 @@ def serve(
 
 
 def unix_serve(
-    protocol_factory: Callable[[], AMP],
+    protocol_factory: Callable[[], _A],
     path: str | PathLike[str] | None = None,
     *,
     ssl: SSLContext | None = None,
@@ -383,7 +457,7 @@ def unix_serve(
     interceptors: Sequence[Interceptor] = (),
     max_connections: int | None = None,
     **options: Any,
-) -> Opening[Server]:
+) -> Opening[Server[_A]]:
     """Serve AMP on the UNIX socket `path`; otherwise as `serve` does.
 
     All other arguments are those of `loop.create_unix_server`. Without `ssl`, the connections carry
@@ -394,7 +468,7 @@ def unix_serve(
     interceptors = checked(interceptors, f"{signature}: interceptors")
     check_argument(signature, "path", path, str, bytes, PathLike, needed="a path")
 
-    async def open_it() -> Server:
+    async def open_it() -> Server[_A]:
         given = dict(options)
         acceptor = _acceptor(
             protocol_factory, ssl, limits, interceptors, max_connections, given, carries=ssl is None

@@ -7,6 +7,9 @@ errors about malformed bytes from `ValueError`, because code that does not know 
 from __future__ import annotations
 
 import reprlib
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
 
 __all__ = [
     "AmpError",
@@ -179,7 +182,13 @@ class RemoteAmpError(AmpError):
         description: the text sent with it.
         fatal: whether the responder's side closes the connection after sending it.
         local: on the side that sends the error, the exception that it was made from; else None.
+        fields: on the side that receives it, the other keys of its box, such as the fields of the
+            exception, as bytes.
     """
+
+    fields: Mapping[bytes, bytes] = MappingProxyType({})
+    # On the side that sends it, how the fields of `local` are sent.
+    failure: Any = None
 
     def __init__(
         self,

@@ -14,7 +14,7 @@ import logging
 import socket
 from collections.abc import Awaitable, Callable
 from ssl import SSLContext
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from .amp import AMP
 from .commands.definitions import ENDING
@@ -29,6 +29,13 @@ from .transports.cutting import cut
 from .transports.listening import Listener
 from .transports.securing import secured
 from .transports.unix import DescriptorTransport
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar as _TypeVar  # With a default, which typing's has from 3.13.
+
+    _A = _TypeVar("_A", bound=AMP, default=AMP, covariant=True)
+else:
+    _A = TypeVar("_A", covariant=True)
 
 __all__ = ["Acceptor", "Server", "close_in_time", "leave_in_time", "listening"]
 
@@ -252,7 +259,7 @@ async def listening(
     options: dict[str, Any],
     acceptor: Acceptor,
     *where: Any,
-) -> Server:
+) -> Server[Any]:
     """Return a server of what `acceptor` makes, on sockets that `create` binds."""
     # The event loop makes no protocol: it only binds the sockets.
     bound = await create(asyncio.Protocol, *where, **{**options, "start_serving": False})
@@ -347,7 +354,7 @@ class _Refusal(asyncio.Protocol):
         cut(cast(asyncio.Transport, transport))
 
 
-class Server:
+class Server(Generic[_A]):
     """A server that listens, and the connections that it has accepted; `serve` makes one."""
 
     def __init__(self, listener: Listener, acceptor: Acceptor) -> None:
@@ -360,9 +367,25 @@ class Server:
         return self._listener.sockets
 
     @property
-    def connections(self) -> list[AMP]:
+    def connections(self) -> list[_A]:
         """The connections that are open now, each an instance of what is served."""
         return [each.owner for each in self._acceptor.connections if each.transport is not None]
+
+    @property
+    def address(self) -> tuple[str, int] | str | bytes:
+        """Where `connect` finds it: a host and a port, or the path of a UNIX socket.
+
+        If it listens on several addresses, this is the first one. If it listens on all addresses of the
+        machine, the host is that of the machine itself. Raises `RuntimeError` once it is closed.
+        """
+        if not self.sockets:
+            raise RuntimeError("the server is closed")
+        name: Any = self.sockets[0].getsockname()
+        if isinstance(name, str | bytes):
+            return name
+        host, port, *_ = name
+        everywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+        return str(everywhere.get(host, host)), port
 
     def __repr__(self) -> str:
         names = ", ".join(repr(each.getsockname()) for each in self.sockets)

@@ -312,3 +312,48 @@ async def test_one_opening_is_entered_once_at_a_time() -> None:
         await opening.__aenter__()
     with pytest.raises(OSError, match=r".*"):
         await opening.__aenter__()
+
+
+# --- addresses ---
+
+
+class Client(AMP):
+    pass
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "0.0.0.0", "::"])
+async def test_connecting_to_a_server(host: str) -> None:
+    async with serve(Math, host, 0) as server:
+        near, port = server.address
+        sockname = server.sockets[0].getsockname()
+        text = f"[{near}]:{port}" if ":" in str(near) else f"{near}:{port}"
+        for address in (server, server.address, list(server.address), sockname, text):
+            async with connect(address) as amp:
+                assert type(amp) is AMP
+                assert await amp.callRemote(Sum, a=1, b=2) == {"total": 3}
+        async with connect(server, Client) as client, connect(text, protocol_factory=Client) as other:
+            assert [type(each) for each in server.connections] == [Math, Math]
+            assert (type(client), type(other)) == (Client, Client)
+    with pytest.raises(RuntimeError, match="the server is closed"):
+        connect(server)
+
+
+async def test_connecting_to_a_server_on_a_unix_socket(tmp_path: Path) -> None:
+    path = tmp_path / "amp"
+    async with unix_serve(Math, path) as server:
+        assert server.address == str(path)
+        for address in (server, path, str(path), bytes(path)):
+            async with connect(address, Client) as client:
+                assert type(client) is Client
+                assert await client.callRemote(Sum, a=1, b=2) == {"total": 3}
+
+
+async def test_addresses_of_nothing(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="No such file"):
+        await connect(tmp_path / "amp")
+    with pytest.raises(OSError, match="refused|failed"):
+        async with serve(Math, "localhost", 0) as server:
+            address = server.address
+        await connect(address)
+    with pytest.raises(OSError):  # The whole is a name: there is no port in it.
+        await connect("nowhere.invalid:", 1)

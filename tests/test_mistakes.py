@@ -303,9 +303,11 @@ def wrong(make: Callable[..., Any], message: str) -> Any:
         (lambda: connect(Math, "host", 1), f"{CONNECT}host must be a str, not <class 'support.Math'>"),
         (lambda: connect(1, "host"), f"{CONNECT}host must be a str, not 1"),
         (lambda: connect("host", Math), f"{CONNECT}port must be an int, not <class 'support.Math'>"),
+        (lambda: connect(("host",)), "connect(address): an address is (host, port), not ('host',)"),
+        (lambda: connect(("host", 1), 3), f"{CONNECT}{FACTORY}3"),
         (
-            lambda: connect(("host", 1)),
-            f"{CONNECT}host must be a str, not ('host', 1); write connect(*address)",
+            lambda: connect("host:1", Math, Math),
+            "connect(address, protocol_factory) takes no port: it is in the address",
         ),
         (lambda: connect("host", 1, 2), f"{CONNECT}{FACTORY}2"),
         (lambda: connect("host", 1, limits={}), f"{CONNECT}limits must be a Limits(...), not {{}}"),

@@ -19,7 +19,7 @@ __all__ = ["ask", "described"]
 class _AsItCame(ByName):
     """Takes an error as it came, and not as the exception that it stands for."""
 
-    def translated(self, error: RemoteAmpError) -> Exception:
+    def translated(self, error: RemoteAmpError, session: Any) -> Exception:
         return error
 
 

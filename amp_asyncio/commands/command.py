@@ -30,7 +30,9 @@ from ..wire.boxes import Box
 from .arguments import Argument
 from .definitions import PROTOCOL_ERRORS, Definition
 from .exchange import drop, schema_for
+from .mistakes import check_spelling, is_class_variable
 from .schemas import Schema, wire_name
+from .scopes import local_names
 
 if TYPE_CHECKING:
     from attrs import field as _field
@@ -41,7 +43,7 @@ else:
     _field = None  # attrs is imported when the first typed command is defined.
     _Answer = TypeVar("_Answer", covariant=True)
 
-__all__ = ["PROTOCOL_ERRORS", "Command", "CommandType", "check_question", "question_of", "session_of"]
+__all__ = ["PROTOCOL_ERRORS", "Command", "CommandType", "not_a_question", "question_of", "session_of"]
 
 _Responder = TypeVar("_Responder", bound=Callable[..., Any])
 _P = ParamSpec("_P")
@@ -92,9 +94,10 @@ class Command(Generic[_Answer], metaclass=CommandType):
     #: The same for the answer.
     response: ClassVar[Sequence[tuple[bytes | str, Argument]]] = []
     #: The exceptions that a responder may raise, and their codes on the wire. The caller gets an
-    #: exception of the same class, made from the text alone; if its constructor takes more than a text,
-    #: it is made without its constructor. **Its attributes do not arrive**: what the caller needs has
-    #: to be in the text. A subclass inherits those of its bases.
+    #: exception of the same class. If that is an attrs class or a dataclass, its fields arrive as well.
+    #: Any other is made from the text alone; if its constructor takes more than a text, it is made
+    #: without its constructor. **Its attributes do not arrive**: what the caller needs has to be in the
+    #: text. A subclass inherits those of its bases.
     errors: ClassVar[Mapping[type[Exception], bytes | str]] = {}
     #: The same for errors after which the connection closes.
     fatalErrors: ClassVar[Mapping[type[Exception], bytes | str]] = {}
@@ -121,8 +124,10 @@ class Command(Generic[_Answer], metaclass=CommandType):
         super().__init_subclass__(**kw)
         name = cls.__name__
         cls.commandName = wire_name(vars(cls).get("commandName", name), f"the command {name}")
+        check_spelling(cls)
         given = _answer_of(cls, answer)
         if given is None:
+            _check_fields(cls)
             definition = Definition(cls, cls._inherits)
             definition.use(
                 schema_for(cls.arguments, f"the command {name}"),
@@ -131,10 +136,9 @@ class Command(Generic[_Answer], metaclass=CommandType):
             cls.arguments = definition.arguments.pairs
             cls.response = definition.response.pairs
         else:
-            from .scopes import local_names
             from .typed import define
 
-            names = local_names(sys._getframe(1))
+            names = local_names()
             definition = define(cls, given, cls._inherits, _OWN_NAMES, names)
         definition.declared = _declared_errors(cls)
         merged: dict[type[Exception], tuple[bytes, bool]] = {}
@@ -145,6 +149,7 @@ class Command(Generic[_Answer], metaclass=CommandType):
         cls.fatalErrors = {error: code for error, (code, fatal) in merged.items() if fatal}
         cls.allErrors = {error: code for error, (code, _) in merged.items()}
         cls.reverseErrors = {code: error for error, code in cls.allErrors.items()}
+        definition.failures = _failures(cls.allErrors, definition)
         cls.__amp__ = definition
         if definition.is_typed:
             definition.try_to_resolve({})
@@ -232,12 +237,9 @@ class Command(Generic[_Answer], metaclass=CommandType):
                     f"@{cls.__name__}.responder above its def, without parentheses"
                 )
             methodfunc.__dict__.setdefault("__amp_answers__", []).append(cls)
-            frame = sys._getframe(1)
             if cls.__amp__.is_typed:
-                from .scopes import local_names
-
-                cls.__amp__.try_to_resolve(local_names(frame))
-            namespace = frame.f_locals
+                cls.__amp__.try_to_resolve(local_names())
+            namespace = sys._getframe(1).f_locals
             if "__qualname__" in namespace:  # The body of a class, which must have a name for it.
                 namespace.setdefault("__amp_declared__", []).append(cls)
             return methodfunc
@@ -246,10 +248,6 @@ class Command(Generic[_Answer], metaclass=CommandType):
         """Ask this question of the peer of `proto`, and return the future of its answer."""
         session = session_of(proto)
         definition = self.__amp__
-        if definition.question_template is not None:
-            future = session.calls.ask_at_once(definition.question_template, definition, vars(self))
-            if future is not None:
-                return future
         box = self.makeArguments(self.structured, proto)
         try:
             in_lists = definition.arguments.in_lists(box, session.limits.max_box_size)
@@ -309,14 +307,25 @@ def _check_command(given: Any) -> None:
     raise TypeError(problem)
 
 
-def check_question(given: Any) -> None:
-    """Raise `TypeError` unless `given` is a question, with what to write in its place."""
-    if isinstance(given, Command):
-        return
+def _check_fields(cls: type[Command[Any]]) -> None:
+    """Raise `TypeError` for a field in a command that is not typed: it would have no effect."""
+    own = vars(cls)
+    for field, hint in own.get("__annotations__", {}).items():
+        if field not in own and "arguments" not in own and not is_class_variable(hint):
+            name = cls.__name__
+            raise TypeError(
+                f"{name}.{field} is a field, and {name} says nothing of its answer: write "
+                f"class {name}(Command[None]), or the type of the answer"
+            )
+
+
+def not_a_question(given: Any) -> TypeError:
+    """Return the error of a `call` that was given something else, with what to write in its place."""
     if isinstance(given, CommandType):
         names = ", ".join(f"{name}=..." for name in given.__amp__.arguments.names)
-        raise TypeError(f"call takes a question, not its class: write call({given.__name__}({names}))")
-    raise TypeError(f"call takes a question, such as Sum(a=1, b=2), not {shortened(given)}")
+        given = given.__name__
+        return TypeError(f"call takes a question, not its class: write call({given}({names}))")
+    return TypeError(f"call takes a question, such as Sum(a=1, b=2), not {shortened(given)}")
 
 
 def question_of(command: Any, positional: tuple[Any, ...], kw: dict[str, Any]) -> Command[Any]:
@@ -352,6 +361,19 @@ def session_of(proto: Any) -> Any:
     if session is None:
         raise TypeError(f"a command is asked through an AMP or a BoxDispatcher, not through {proto!r}")
     return session
+
+
+def _failures(errors: Iterable[type[Exception]], definition: Definition) -> dict[type[Exception], Any]:
+    """Return how the fields of those errors are sent that are attrs classes or dataclasses."""
+    found: dict[type[Exception], Any] = {}
+    for error in errors:
+        if hasattr(error, "__attrs_attrs__") or hasattr(error, "__dataclass_fields__"):
+            from .failures import Failure
+
+            inherited = [vars(base).get("__amp__") for base in definition.command.__mro__]
+            known = [each.failures[error] for each in inherited if each and error in each.failures]
+            found[error] = known[0] if known else Failure(error, local_names())
+    return found
 
 
 def _declared_errors(cls: type) -> dict[type[Exception], tuple[bytes, bool]]:

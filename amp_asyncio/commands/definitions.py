@@ -17,6 +17,7 @@ from .templates import Template
 
 if TYPE_CHECKING:
     from .command import Command
+    from .failures import Failure
     from .schemas import Schema
 
 __all__ = ["ENDING", "PROTOCOL_ERRORS", "ByName", "Definition", "alone", "raisable"]
@@ -75,9 +76,9 @@ class ByName:
     def failed(self, error: RemoteAmpError, session: Any, future: Any) -> None:
         """Fail `future`, unless it was cancelled, with the exception that `error` stands for."""
         if not future.done():
-            future.set_exception(raisable(self.translated(error)))
+            future.set_exception(raisable(self.translated(error, session)))
 
-    def translated(self, error: RemoteAmpError) -> Exception:
+    def translated(self, error: RemoteAmpError, session: Any) -> Exception:
         """Return the exception that an error box means."""
         protocol_error = PROTOCOL_ERRORS.get(error.errorCode)
         if protocol_error is None:
@@ -97,6 +98,7 @@ class Definition(ByName):
             a box is needed. `question_template` is the same for an instance of a typed command.
         response_template: the same for an answer.
         declared: the errors that the class itself declares: their codes, and whether they are fatal.
+        failures: how the fields of those errors are sent that have any.
     """
 
     __slots__ = (
@@ -104,6 +106,7 @@ class Definition(ByName):
         "check",
         "command",
         "declared",
+        "failures",
         "inherits",
         "question_template",
         "response",
@@ -115,6 +118,7 @@ class Definition(ByName):
         self.command = command
         self.inherits = inherits
         self.declared: dict[type[Exception], tuple[bytes, bool]] = {}
+        self.failures: dict[type[Exception], Failure] = {}
 
     def use(self, arguments: Schema, response: Schema) -> None:
         """Take the schemas, and decide what they make possible."""
@@ -142,6 +146,13 @@ class Definition(ByName):
         question = self.command.__new__(self.command)
         question.structured = arguments
         return question
+
+    @property
+    def parameters(self) -> tuple[str, ...] | None:
+        """The parameters of a responder; None if an argument, or an override, decides that itself."""
+        hooks = [getattr(type(argument), "fromBox", None) for _, argument in self.arguments.pairs]
+        ours = all(getattr(hook, "__module__", "").startswith(f"{__package__}.") for hook in hooks)
+        return self.arguments.names if ours and self.inherits("parseArguments") else None
 
     #: Whether the command is declared by annotations; then `answer` is that of its answer.
     is_typed = False
@@ -175,11 +186,16 @@ class Definition(ByName):
         name = self.command.__name__
         return f"the peer has no responder for {name}: declare one there, with @{name}.responder"
 
-    def translated(self, error: RemoteAmpError) -> Exception:
-        exception = super().translated(error)
+    def translated(self, error: RemoteAmpError, session: Any) -> Exception:
+        exception = super().translated(error, session)
         if exception is not error:
             return exception
         declared = self.command.reverseErrors.get(error.errorCode, UnknownRemoteError)
+        failure = self.failures.get(declared)
+        if failure is not None:
+            most = session.limits.max_box_size
+            with contextlib.suppress(Exception):
+                return failure.made(error.description, error.fields, session.owner, most)
         # An exception whose constructor takes more than a text is made without its constructor. If even
         # that fails, the caller gets what came.
         for make in (declared, partial(declared.__new__, declared)):

@@ -18,10 +18,11 @@ class Field:
         name: its name, and `keyword` that of the constructor's parameter for it.
         hint: its annotation, as it was written.
         default: its default, or `ABSENT`. `make` makes one that is new each time, or is None.
+        init: whether the constructor has a parameter for it, and `kw_only` whether by name only.
         attribute: what attrs knows about it; None in a dataclass.
     """
 
-    __slots__ = ("attribute", "default", "hint", "init", "keyword", "make", "name")
+    __slots__ = ("attribute", "default", "hint", "init", "keyword", "kw_only", "make", "name")
 
     def __init__(self, name: str, keyword: str, hint: Any, default: Any, init: bool) -> None:
         self.name = name
@@ -30,6 +31,7 @@ class Field:
         self.default = default
         self.make: Callable[[], Any] | None = None
         self.init = init
+        self.kw_only = False
         self.attribute: Any = None
 
     @property
@@ -81,6 +83,7 @@ def _of_attrs(kind: Any) -> Iterator[Field]:
             attribute.name, attribute.alias or attribute.name, attribute.type, ABSENT, attribute.init
         )
         field.attribute = attribute
+        field.kw_only = bool(attribute.kw_only)
         if isinstance(default, attrs.Factory):  # type: ignore[arg-type]
             field.default = None
             field.make = default.factory
@@ -94,6 +97,7 @@ def _of_dataclass(kind: Any) -> Iterator[Field]:
 
     for each in dataclasses.fields(kind):
         field = Field(each.name, each.name, each.type, ABSENT, each.init)
+        field.kw_only = each.kw_only is True
         if each.default is not dataclasses.MISSING:
             field.default = each.default
         elif each.default_factory is not dataclasses.MISSING:

@@ -160,8 +160,10 @@ def _split(hint: Any, scope: Scope) -> tuple[Any, bool]:
         return hint, hint is None
     members = [scope.evaluated(each) for each in get_args(hint)]
     rest = [each for each in members if each is not type(None)]
+    if len(rest) == len(members):
+        return hint, False
     inner = rest[0] if len(rest) == 1 else Union[tuple(rest)]  # noqa: UP007
-    return inner, len(rest) < len(members)
+    return inner, True
 
 
 def _is_argument(note: Any, where: str) -> bool:

@@ -35,8 +35,8 @@ _Box = TypeVar("_Box", bound=AmpBox)
 class Codec(NamedTuple):
     """How a schema converts one value: its name on the wire and in Python, and what to call.
 
-    `optional` says whether it may be absent in a box that comes, `nullable` whether it may be None, or
-    be left out, in one that is made.
+    `optional` says whether it may be absent in a box that comes, and `default` what it is then;
+    `nullable` whether it may be None, or be left out, in a box that is made.
     """
 
     name: bytes
@@ -45,6 +45,7 @@ class Codec(NamedTuple):
     nullable: bool
     to_string: Callable[[Any], bytes]
     from_string: Callable[[bytes], Any]
+    default: Any
 
 
 class Shape(Protocol):
@@ -53,18 +54,22 @@ class Shape(Protocol):
     Attributes:
         identifiers: the names of the values in Python, in the order of the pairs.
         nullable: those of them that may be None.
+        defaults: what those are that did not come; None for all others.
+        plain: whether the values are a dictionary after all, and `pack` returns it unchanged.
         wanted: what `unpack` takes, in words.
     """
 
     identifiers: tuple[str, ...]
     nullable: Container[str]
+    defaults: dict[str, Any]
+    plain: bool
     wanted: str
 
     def unpack(self, objects: Any) -> dict[str, Any] | None:
         """Return the values of `objects`, or None if that is something else."""
 
     def pack(self, values: dict[str, Any], strings: Mapping[bytes, bytes], what: str) -> Any:
-        """Return what the values are in Python; those that are absent in `strings` are None.
+        """Return what the values are in Python; `strings` is the box that they came in.
 
         Raises `MalformedAmpBox` if its class refuses them; `what` names the schema in that.
         """
@@ -116,7 +121,7 @@ class Schema:
     (see `large.py`); or a value that is not an `Argument`.
     """
 
-    __slots__ = ("_names", "_required", "_what", "codecs", "lists", "names", "pairs", "shape")
+    __slots__ = ("_names", "_pack", "_required", "_what", "codecs", "lists", "names", "pairs", "shape")
 
     def __init__(
         self,
@@ -128,6 +133,7 @@ class Schema:
         self.pairs: list[tuple[bytes, Any]] = []
         self._what = what
         self.shape = shape
+        self._pack = None if shape is None or shape.plain else shape.pack
         self.codecs: list[Codec] | None = []
         names: dict[str, bytes] = {}
         required = set()
@@ -171,7 +177,10 @@ class Schema:
                 self.codecs = None
             elif self.codecs is not None:
                 nullable = optional if shape is None else identifier in shape.nullable
-                self.codecs.append(Codec(name, identifier, optional, nullable, *hooks))
+                default = None if shape is None else shape.defaults.get(identifier)
+                self.codecs.append(
+                    Codec(name, identifier, optional, nullable, hooks[0], hooks[1], default)
+                )
         for name, argument in self.pairs:
             if getattr(argument, "in_pieces", False):
                 for other in names.values():
@@ -232,7 +241,7 @@ class Schema:
         name = b""
         try:
             if self.codecs is not None:
-                for name, identifier, _, nullable, to_string, _ in self.codecs:
+                for name, identifier, _, nullable, to_string, _, _ in self.codecs:
                     value = values.get(identifier)
                     if value is not None or not nullable:
                         box[name] = to_string(value)
@@ -271,16 +280,18 @@ class Schema:
         name = b""
         try:
             if self.codecs is not None:
-                for name, identifier, optional, _, _, from_string in self.codecs:
+                for name, identifier, optional, _, _, from_string, default in self.codecs:
                     absent = optional and name not in strings
-                    objects[identifier] = None if absent else from_string(strings[name])
+                    objects[identifier] = default if absent else from_string(strings[name])
             else:
                 remaining = dict(strings)
                 for identifier, (name, argument) in zip(self.names, self.pairs, strict=True):
                     found = objects if self.shape is None else {}
                     argument.fromBox(name, remaining, found, proto)
                     if self.shape is not None:
-                        objects[identifier] = found.get(python_name(name))
+                        value = found.get(python_name(name))
+                        default = self.shape.defaults.get(identifier)
+                        objects[identifier] = default if value is None else value
         except Exception as error:
             if name in strings:
                 problem = f"{name!r} is {shortened(strings[name])}: {cut(str(error))}"
@@ -289,7 +300,7 @@ class Schema:
             else:
                 problem = f"{name!r}: {cut(str(error))}"
             raise MalformedAmpBox(f"{self._what}: {problem}") from error
-        return objects if self.shape is None else self.shape.pack(objects, strings, self._what)
+        return objects if self._pack is None else self._pack(objects, strings, self._what)
 
     def in_lists(self, strings: Mapping[bytes, bytes], most: int | None, isLocal: bool = True) -> int:
         """Return what the elements of the lists in a box count in addition to its pairs.

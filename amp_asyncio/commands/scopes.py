@@ -15,6 +15,8 @@ from typing import Any, ForwardRef, Generic, TypeVar, get_args, get_origin
 
 __all__ = ["Scope", "local_names"]
 
+_PACKAGE = f"{__name__.partition('.')[0]}."
+
 
 class Scope:
     """Where the annotations of the class `owner` are evaluated.
@@ -75,24 +77,27 @@ class Scope:
         return types
 
 
-def local_names(frame: FrameType | None) -> dict[str, Any]:
+def local_names() -> dict[str, Any]:
     """Return the names in the functions and classes around a definition, the innermost first.
 
-    `frame` is the innermost one that may contain the definition.
+    What is being defined is defined by the first caller outside of this package, with the methods
+    `__init_subclass__` left out that may be between.
     """
-    while frame is not None and frame.f_code.co_name == "__init_subclass__":
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and (
+        frame.f_code.co_name == "__init_subclass__"
+        or frame.f_globals.get("__name__", "").startswith(_PACKAGE)
+    ):
         frame = frame.f_back
     names: dict[str, Any] = {}
-    inner = frame
-    while inner is not None and inner.f_locals is not inner.f_globals:
-        for name, value in inner.f_locals.items():
+    while frame is not None and frame.f_locals is not frame.f_globals:
+        for name, value in frame.f_locals.items():
             names.setdefault(name, value)
-        outer = inner.f_back
-        within = inner.f_code.co_qualname
+        inner, within = frame, frame.f_code.co_qualname
+        frame = inner.f_back
         # Only what is around the definition in the source, as long as it is being executed.
-        while outer is not None and not (
-            outer.f_globals is inner.f_globals and within.startswith(f"{outer.f_code.co_qualname}.")
+        while frame is not None and not (
+            frame.f_globals is inner.f_globals and within.startswith(f"{frame.f_code.co_qualname}.")
         ):
-            outer = outer.f_back
-        inner = outer
+            frame = frame.f_back
     return names

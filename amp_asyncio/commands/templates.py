@@ -31,7 +31,16 @@ class Template:
         overhead: by how much the cost of a box exceeds its bytes, see `costs.box_cost`.
     """
 
-    __slots__ = ("_holes", "_optional", "_pairs_cost", "_parts", "_required", "_tag_at", "overhead")
+    __slots__ = (
+        "_defaults",
+        "_holes",
+        "_optional",
+        "_pairs_cost",
+        "_parts",
+        "_required",
+        "_tag_at",
+        "overhead",
+    )
 
     def __init__(self, schema: Schema, tag_key: bytes, fixed: Mapping[bytes, bytes]) -> None:
         # In the order of their keys: the place of each value, its name in Python, and what makes bytes
@@ -65,6 +74,8 @@ class Template:
             text = b""
         self._parts.append(text + b"\0\0")
         self._required = len(self._holes)
+        # What takes the place of what was left out.
+        self._defaults = schema.shape.defaults if schema.shape is not None else None
         # What is left out counts as if it were there: the limits have room for that.
         self.overhead = len(keys) * (PAIR_OVERHEAD - 4) - 2
         self._pairs_cost = len(keys) * PAIR_OVERHEAD
@@ -88,6 +99,11 @@ class Template:
         if type(objects) is not dict:
             return None
         unknown = len(objects) - self._required
+        if unknown < 0:
+            if not self._defaults:
+                return None
+            objects = {**self._defaults, **objects}
+            unknown = len(objects) - self._required
         parts = self._parts.copy()
         at = self._tag_at
         try:

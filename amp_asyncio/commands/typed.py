@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, get_origin
+from typing import TYPE_CHECKING, Any, get_origin
 
 import attrs
 
@@ -19,6 +19,7 @@ from .definitions import Definition
 from .exchange import schema_for
 from .fields import fields_of, is_record
 from .hints import fields_in, hint_of, optional
+from .mistakes import is_class_variable
 from .schemas import Schema
 from .scopes import Scope
 from .shapes import Nothing, OfQuestion, OfRecord, OneValue
@@ -62,6 +63,12 @@ class TypedDefinition(Definition):
             self.resolve({})
             return getattr(self, name)
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    @property
+    def parameters(self) -> tuple[str, ...] | None:
+        # Known before the annotations are resolved.
+        fields = fields_of(self.command)
+        return tuple(field.name for field in fields) if self.inherits("parseArguments") else None
 
     def try_to_resolve(self, names: Mapping[str, Any]) -> None:
         if self._names is not None:
@@ -179,7 +186,7 @@ def _check_names(cls: type[Any], reserved: frozenset[str]) -> None:
                 f"pairs: write class {name}(Command) for pairs"
             )
     for field, hint in own.get("__annotations__", {}).items():
-        if field not in reserved or _is_class_variable(hint):
+        if field not in reserved or is_class_variable(hint):
             continue
         if field in own and not isinstance(own[field], type(attrs.field())):
             advice = f"write {field} = ... without an annotation for what AMP calls so, or "
@@ -189,9 +196,3 @@ def _check_names(cls: type[Any], reserved: frozenset[str]) -> None:
             f"{name}.{field}: a field cannot have a name of AMP's own: {advice}"
             f"write another name, such as {field}_: Annotated[..., Wire({field!r})]"
         )
-
-
-def _is_class_variable(hint: Any) -> bool:
-    if isinstance(hint, str):
-        return hint.partition("[")[0].rpartition(".")[2] == "ClassVar"
-    return get_origin(hint) is ClassVar or hint is ClassVar

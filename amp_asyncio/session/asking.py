@@ -1,4 +1,4 @@
-"""Asking: a question that has its own class, with what its caller says about it."""
+"""Asking: a question that is an instance of its command, with what its caller says about it."""
 
 from __future__ import annotations
 
@@ -21,11 +21,28 @@ def ask(
     metadata: Mapping[str, str] | None = None,
 ) -> asyncio.Future[Any]:
     """Ask `question`, and return the future of its answer; raises as `callRemote` does."""
-    future: asyncio.Future[Any] = question._doCommand(session.owner)
+    definition = question.__amp__
+    template = definition.question_template
+    future: Any = None
+    if template is not None:
+        values: Any = question.__dict__
+        future = session.calls.ask_at_once(template, definition, values)
+    if future is None:
+        future = question._doCommand(session.owner or _Forgotten(session))
     if timeout is not None:
         timer = asyncio.get_running_loop().call_later(timeout, _expire, future, timeout)
         future.add_done_callback(lambda future: timer.cancel())
-    return future
+    asked: asyncio.Future[Any] = future
+    return asked
+
+
+class _Forgotten:
+    """Stands for the owner of a session that is over: it says why nothing can be asked."""
+
+    __slots__ = ("__amp__",)
+
+    def __init__(self, session: Session) -> None:
+        self.__amp__ = session
 
 
 def _expire(future: asyncio.Future[Any], timeout: float) -> None:

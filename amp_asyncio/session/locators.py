@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Protocol, TypeAlias
 from ..commands.command import Command
 from ..commands.definitions import alone
 from ..commands.exchange import DescriptorSchema, drop
+from ..commands.mistakes import check_parameters
 from ..errors import (
     BadArguments,
     BadLocalReturn,
@@ -80,6 +81,7 @@ class CommandLocator:
             for command in getattr(marked, "__amp_answers__", ())
         ]
         cls.__amp_commands__ = {command.commandName: (command, name) for command, name in answers}
+        _check_responders(cls)
         answered = {command for command, _ in answers}
         for base in cls.__mro__:
             for command in vars(base).get("__amp_declared__", ()):
@@ -100,6 +102,28 @@ class CommandLocator:
         method = getattr(self, method_name)
         # A subclass withdraws a responder as it would any method, by setting its name to None.
         return None if method is None else MethodResponder(command, method, self)
+
+
+def _check_responders(cls: type[CommandLocator]) -> None:
+    """Raise `TypeError` for responders of a class that cannot all answer, or not their commands."""
+    own: dict[bytes, tuple[type[Command[Any]], str]] = {}
+    for name, member in vars(cls).items():
+        for command in getattr(member, "__amp_answers__", ()):
+            other, method = own.setdefault(command.commandName, (command, name))
+            if other is not command:
+                raise TypeError(
+                    f"{cls.__name__} answers two commands called {command.commandName!r}, with "
+                    f"{method} and {name}: set commandName in one of them"
+                )
+            if vars(cls)[method] is not member:
+                raise TypeError(
+                    f"{cls.__name__} has two responders for {command.__name__}: {method} and {name}"
+                )
+    for command, name in cls.__amp_commands__.values():
+        parameters = command.__amp__.parameters
+        if parameters is not None:
+            method = inspect.getattr_static(cls, name)
+            check_parameters(method, parameters, f"{cls.__name__}.{name}", command.__name__)
 
 
 class MethodResponder:
@@ -187,7 +211,10 @@ class MethodResponder:
             for kind in type(candidate).__mro__:
                 if kind in command.allErrors:
                     fatal = kind in command.fatalErrors
-                    return RemoteAmpError(command.allErrors[kind], text_of(candidate), fatal, candidate)
+                    code = command.allErrors[kind]
+                    declared = RemoteAmpError(code, text_of(candidate), fatal, candidate)
+                    declared.failure = command.__amp__.failures.get(kind)
+                    return declared
         return None
 
     def written(self, objects: Any, tag: bytes, room: int) -> bytes | None:

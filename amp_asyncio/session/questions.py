@@ -12,7 +12,7 @@ from typing import Any, Final, TypeAlias
 
 from ..commands.definitions import raisable
 from ..errors import AmpError, ConnectionLost, MalformedAmpBox, RemoteAmpError, shortened
-from ..wire.boxes import ERROR_CODE, ERROR_DESCRIPTION, AmpBox, Box
+from ..wire.boxes import ERROR, ERROR_CODE, ERROR_DESCRIPTION, AmpBox, Box
 from .outbox import again
 
 __all__ = ["MOST_CANCELLED", "Queue", "Watch", "fail", "free", "remote_error"]
@@ -116,7 +116,11 @@ def remote_error(box: Box) -> RemoteAmpError:
     if ERROR_CODE not in box:
         raise MalformedAmpBox(f"an error without its code: {shortened(dict(box))}")
     description = box.get(ERROR_DESCRIPTION, b"").decode("utf-8", "replace")
-    return RemoteAmpError(box[ERROR_CODE], description)
+    error = RemoteAmpError(box[ERROR_CODE], description)
+    if len(box) > 3:
+        known = (ERROR, ERROR_CODE, ERROR_DESCRIPTION)
+        error.fields = {key: value for key, value in box.items() if key not in known}
+    return error
 
 
 def fail(asked: object, future: asyncio.Future[Any], reason: BaseException) -> None:

@@ -95,7 +95,23 @@ def refusal(
     # The text is cut to what there is room for: its length is not worth the connection.
     room = session.limits.max_box_size - box_cost(reply) - _DESCRIPTION_COST
     reply[ERROR_DESCRIPTION] = _as_value(description, room)
+    only = alone(error)
+    if isinstance(only, RemoteAmpError) and only.failure is not None:
+        _add_fields(session, reply, only)
     return reply, fatal
+
+
+def _add_fields(session: Session, reply: AmpBox, error: RemoteAmpError) -> None:
+    """Add the fields of the exception to its box, as far as they can be sent."""
+    room = session.limits.max_box_size - box_cost(reply)
+    try:
+        strings, problems = error.failure.strings(error.local, session.owner, room)
+    except NameError as unresolved:
+        strings, problems = {}, {"any": unresolved}
+    reply.update(strings)
+    for name, problem in problems.items():
+        message = "%r: %s was sent without its field %s: %r"
+        session.lines.warning(message, session, type(error.local).__name__, name, problem)
 
 
 def _verdict(

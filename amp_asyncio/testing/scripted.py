@@ -112,7 +112,9 @@ class Expectation:
         codes = {**{kind: code for code, kind in PROTOCOL_ERRORS.items()}, **command.allErrors}
         for kind in type(error).__mro__:
             if kind in codes:
-                raise RemoteAmpError(codes[kind], str(error), kind in command.fatalErrors)
+                failed = RemoteAmpError(codes[kind], str(error), kind in command.fatalErrors, error)
+                failed.failure = command.__amp__.failures.get(kind)
+                raise failed
         raise RemoteAmpError(UNKNOWN_ERROR_CODE, "Unknown Error")
 
     def _write(self, data: bytes | Callable[[bytes], bytes], tag: bytes) -> None:

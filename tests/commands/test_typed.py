@@ -30,6 +30,7 @@ from amp_asyncio import (
     BigString,
     Boolean,
     Command,
+    ConnectionLost,
     DateTime,
     Decimal,
     Descriptor,
@@ -234,6 +235,15 @@ def test_a_question_is_an_attrs_class() -> None:
     assert question.structured == {"a": 1, "b": 2}
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
         question.a = 2  # type: ignore[misc]
+
+
+async def test_a_question_when_the_connection_is_lost() -> None:
+    async with pair(Hotel) as (_, client):
+        pass
+    with pytest.raises(ConnectionLost):
+        await client.call(Sum(a=1))
+    with pytest.raises(ConnectionLost):
+        await client.call(Leave(number=1)) or await client.callRemote(Sum, a=1)
 
 
 # --- what is wrong with a question or an answer ---

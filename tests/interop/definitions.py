@@ -152,6 +152,59 @@ class Names(amp.Command):
     ]
 
 
+class NoRoom(Exception):
+    """Ours has fields, in `typed.py`."""
+
+
+_guest = [(b"name", amp.Unicode()), (b"age", amp.Integer(optional=True))]
+
+
+class Stay(amp.Command):
+    """The pairs of the typed command in `typed.py`."""
+
+    arguments = response = [
+        (b"number", amp.Integer()),
+        (b"from", amp.DateTime()),
+        (b"until", amp.DateTime(optional=True)),
+        (b"key", amp.Unicode()),
+        (b"kind", amp.Unicode()),
+        (b"pause", amp.Decimal()),
+        (b"address", amp.Unicode()),
+        (b"price", amp.Float()),
+        (b"paid", amp.Boolean()),
+        (b"lead", amp.AmpList(_guest)),
+        (b"guests", amp.AmpList(_guest)),
+        (b"extras", amp.AmpList([(b"key", amp.Unicode()), (b"value", amp.Integer())])),
+        (b"floors", amp.ListOf(amp.ListOf(amp.Integer()))),
+        (b"low", amp.Integer(optional=True)),
+        (b"note", amp.Unicode(optional=True)),
+        (b"photo", BigString()),
+    ]
+    errors = {NoRoom: b"NO_ROOM"}
+
+
+def stay(number: int, size: int) -> dict[str, Any]:
+    """Return the arguments of a stay, with a photo of this size; those of an even number have all."""
+    arguments: dict[str, Any] = {
+        "number": number,
+        "From": datetime.datetime.fromisoformat("2024-02-03T04:05:06.789000+05:45"),
+        "key": "12345678-1234-5678-1234-567812345678",
+        "kind": "süß",
+        "pause": decimal.Decimal("-90.5"),
+        "address": "::1",
+        "price": 0.1,
+        "paid": True,
+        "lead": [{"name": "Ada", "age": 36}],
+        "guests": [{"name": "Ada", "age": 36}, {"name": ""}],
+        "extras": [{"key": "bed", "value": 1}, {"key": "", "value": -2}],
+        "floors": [[1, 2], [], [3]],
+        "photo": bytes(size),
+    }
+    if number % 2 == 0:
+        arguments.update(until=arguments["From"], low=5, note="")
+    return arguments
+
+
 class Sum(amp.Command):
     """Answered by an `async def`, as `Countdown` and `FailMore` are."""
 
@@ -351,6 +404,12 @@ class Peer(Ported):
         for _ in range(count):
             await turn()
             self.ask(1)
+
+    @Stay.responder
+    def stay(self, **arguments: Any) -> dict[str, Any]:
+        if arguments["number"] < 0:
+            raise NoRoom(f"no room {arguments['number']}")
+        return arguments
 
     def echo(self, kind: str, case: int, value: Any) -> dict[str, Any]:
         expected = KINDS[kind][1][case]

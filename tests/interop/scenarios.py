@@ -24,6 +24,7 @@ from .definitions import (
     LookAtAll,
     Measure,
     Names,
+    NoRoom,
     Note,
     Notes,
     Peer,
@@ -31,6 +32,7 @@ from .definitions import (
     RepeatBig,
     Return,
     Secure,
+    Stay,
     Sum,
     SwitchToBytes,
     content,
@@ -39,6 +41,7 @@ from .definitions import (
     open_descriptors,
     ported_commands,
     samples,
+    stay,
 )
 from .library import Lost, amp, attempt, fingerprint, reading_slowly, start, tls_arguments
 
@@ -72,6 +75,16 @@ async def measured(peer: Peer, size: int) -> bool:
     data = random.Random(size).randbytes(size)
     answer = await peer.callRemote(Measure, data=data)
     return bool(answer["digest"] == sha256(data).hexdigest())
+
+
+async def stays(peer: Peer, number: int, size: int) -> Any:
+    """Ask for a stay, and tell what comes back, or the text of the error."""
+    try:
+        answer = await peer.callRemote(Stay, **stay(number, size))
+    except NoRoom as error:
+        return str(error)
+    assert len(answer["photo"]) == size
+    return described({**answer, "photo": None})
 
 
 async def everything(peer: Peer, present: list[str], none: list[str]) -> Any:

@@ -9,7 +9,17 @@ from typing import Annotated, Any, assert_type
 from attrs import field, frozen
 from attrs.validators import ge
 
-from amp_asyncio import AMP, BigString, Command, Integer, Wire
+from amp_asyncio import (
+    AMP,
+    BigString,
+    Command,
+    Integer,
+    Limits,
+    Server,
+    Wire,
+    connect,
+    serve,
+)
 
 
 class NoSuchRoom(Exception):
@@ -100,6 +110,24 @@ class Annex(Hotel):
 async def call_directly(hotel: Hotel) -> None:
     assert_type(await hotel.sum(a=1), Total)
     assert_type(hotel.greet(name="Ada"), str)
+
+
+async def serving() -> None:
+    async with serve(Hotel, "::1", 0) as server, connect(server) as plain:
+        assert_type(server, Server[Hotel])
+        assert_type(server.connections, list[Hotel])
+        assert_type(plain, AMP)
+        async with connect(server, Annex) as annex, connect(server.address, Hotel) as hotel:
+            assert_type(annex, Annex)
+            assert_type(hotel, Hotel)
+        async with connect("localhost:1234", protocol_factory=Hotel) as hotel:
+            assert_type(hotel, Hotel)
+        async with connect("localhost", 1234, lambda: Annex(), limits=Limits()) as annex:
+            assert_type(annex, Annex)
+
+
+def connections_of(server: Server) -> list[AMP]:
+    return server.connections
 
 
 async def ask(peer: AMP, when: datetime.datetime) -> None:
