@@ -169,7 +169,7 @@ async def test_overriding_what_happens_to_boxes_opens_nothing() -> None:
         assert server.received == 1
 
 
-def answers(self: Any) -> None:
+def answers(self: Any, a: int, b: int) -> None:
     """Is a method in the next test."""
 
 
