@@ -128,7 +128,7 @@ def _go_on(connection: Connection, transport: asyncio.Transport) -> None:
     connection.transport = transport
     connection.seen = None
     logger.info("%r: secured by TLS", connection)
-    connection.outbox.open(transport, connection.loop)
+    connection.outbox.open(transport)
     connection.settle(secured=True)
 
 

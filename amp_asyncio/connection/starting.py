@@ -49,7 +49,7 @@ def begin(connection: Connection, transport: asyncio.BaseTransport, receiver: Re
         return True
     if connection.adopts:
         connection.transport = given
-        connection.outbox.open(given, connection.loop)
+        connection.outbox.open(given)
         return True
     if connection.transport is not None or connection.state not in (State.CONNECTING, State.FINISHING):
         logger.error(
@@ -76,7 +76,7 @@ def begin(connection: Connection, transport: asyncio.BaseTransport, receiver: Re
         return False
     try:
         _configure(connection, connection.owner)
-        connection.outbox.open(given, connection.loop)
+        connection.outbox.open(given)
         receiver.start(connection.owner, connection)
     except BaseException as error:
         connection.lines.error("%r cannot be started", connection, error=error)

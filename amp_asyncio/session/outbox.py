@@ -81,7 +81,6 @@ class Outbox:
         "_drained",
         "_ending",
         "_locked",
-        "_loop",
         "_parcels",
         "_pieces",
         "_transport",
@@ -111,15 +110,13 @@ class Outbox:
         self._locked = False  # Whether nothing may leave, because the connection is being changed.
         self._carries = False  # Whether descriptors can be sent.
         self._transport: Any = None
-        self._loop: asyncio.AbstractEventLoop | None = None
         self._drained: asyncio.Event | None = None  # Made when somebody waits for room.
 
-    def open(self, transport: Any, loop: asyncio.AbstractEventLoop) -> None:
+    def open(self, transport: Any) -> None:
         """Write to `transport` from now on, an `asyncio.Transport` or what behaves like one."""
         self.closed = None
         self.congested = False
         self._transport = transport
-        self._loop = loop
         self._carries = hasattr(transport, "send_descriptor")
 
     # --- boxes ---
@@ -208,8 +205,7 @@ class Outbox:
     def _end_soon(self) -> None:
         if not self._ending:
             self._turn = self._ending = True
-            assert self._loop is not None, "it is open"
-            self._loop.call_soon(self._end_turn)
+            asyncio.get_running_loop().call_soon(self._end_turn)
 
     def _end_turn(self) -> None:
         self._ending = False
