@@ -197,6 +197,35 @@ def test_quickstart() -> None:
     ]
 
 
+# --- hotel.py ---
+
+
+@pytest.mark.system
+def test_hotel_demonstration() -> None:
+    assert output_of(EXAMPLES / "hotel.py") == [
+        "a night costs 99.5",
+        "booking 1: room 102 for 199.0",
+        "no DOUBLE is free, but others are: {'SINGLE': 1, 'DOUBLE': 0}",
+        "not sent: Length of 'guests' must be >= 1",
+        "found: Ada",
+        "there is no booking 1",
+    ]
+
+
+@pytest.mark.system
+def test_hotel_between_two_programs() -> None:
+    hotel = EXAMPLES / "hotel.py"
+    with running(hotel, "serve", "0") as server:
+        port = server.port()
+        assert output_of(hotel, "book", port, "Ada", "Grace") == ["booking 1: room 102"]
+        assert output_of(hotel, "book", port, "Ada") == ["booking 2: room 103"]
+        server.interrupt()
+        assert server.rest() == []
+    done = subprocess.run([*PYTHON, hotel, "sleep"], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "hotel.py book 1234 Ada Grace" in done.stderr
+
+
 # --- ampserver.py and ampclient.py ---
 
 

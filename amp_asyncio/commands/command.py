@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import inspect
 import sys
+from collections import ChainMap
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import (
     TYPE_CHECKING,
@@ -152,7 +153,7 @@ class Command(Generic[_Answer], metaclass=CommandType):
         definition.failures = _failures(cls.allErrors, definition)
         cls.__amp__ = definition
         if definition.is_typed:
-            definition.try_to_resolve({})
+            definition.try_to_resolve(ChainMap())
 
     @classmethod
     def _inherits(cls, *methods: str) -> bool:

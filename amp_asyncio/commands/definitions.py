@@ -7,6 +7,7 @@ it is in an object of its own, under one reserved name, `Command.__amp__`.
 from __future__ import annotations
 
 import contextlib
+from collections import ChainMap
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -158,7 +159,7 @@ class Definition(ByName):
     is_typed = False
     answer: Any = None
 
-    def try_to_resolve(self, names: Mapping[str, Any]) -> None:
+    def try_to_resolve(self, names: ChainMap[str, Any]) -> None:
         """Find out what the annotations say, if all that they name exists; `names` are more names."""
 
     @property

@@ -21,8 +21,8 @@ _PACKAGE = f"{__name__.partition('.')[0]}."
 class Scope:
     """Where the annotations of the class `owner` are evaluated.
 
-    `names` are those of the functions around it. `types` are the arguments of a generic class, by its
-    type variables.
+    `names` are those where a command is defined, see `local_names`: they come first for classes of the
+    same module, and last for others. `types` are the arguments of a generic class, by type variables.
     """
 
     __slots__ = ("names", "owner", "types")
@@ -41,8 +41,9 @@ class Scope:
             module = sys.modules.get(self.owner.__module__)
             around = vars(module) if module is not None else {}
             parameters = getattr(self.owner, "__type_params__", ())
-            generic = {each.__name__: each for each in parameters}
-            places: list[Any] = [generic, self.names, around, vars(self.owner)]
+            places: list[Any] = [{each.__name__: each for each in parameters}, around, vars(self.owner)]
+            is_here = self.names.get("__name__") == self.owner.__module__
+            places.insert(1 if is_here else 3, self.names)
             try:
                 hint = eval(text, {}, ChainMap(*places))
             except AttributeError as error:  # A module that is still being imported.
@@ -77,8 +78,8 @@ class Scope:
         return types
 
 
-def local_names() -> dict[str, Any]:
-    """Return the names in the functions and classes around a definition, the innermost first.
+def local_names() -> ChainMap[str, Any]:
+    """Return the names in the functions and classes around a definition, and then in its module.
 
     What is being defined is defined by the first caller outside of this package, with the methods
     `__init_subclass__` left out that may be between.
@@ -90,6 +91,7 @@ def local_names() -> dict[str, Any]:
     ):
         frame = frame.f_back
     names: dict[str, Any] = {}
+    module = {} if frame is None else frame.f_globals
     while frame is not None and frame.f_locals is not frame.f_globals:
         for name, value in frame.f_locals.items():
             names.setdefault(name, value)
@@ -100,4 +102,4 @@ def local_names() -> dict[str, Any]:
             frame.f_globals is inner.f_globals and within.startswith(f"{frame.f_code.co_qualname}.")
         ):
             frame = frame.f_back
-    return names
+    return ChainMap(names, module)

@@ -10,7 +10,8 @@ This module is imported when the first typed command is defined, and attrs with 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections import ChainMap
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, get_origin
 
 import attrs
@@ -50,17 +51,17 @@ class TypedDefinition(Definition):
         command: type[Any],
         inherits: Callable[..., bool],
         answer: tuple[Any, str | None, type],
-        names: Mapping[str, Any],
+        names: ChainMap[str, Any],
     ) -> None:
         super().__init__(command, inherits)
         self.answer = answer
-        self._names: Mapping[str, Any] | None = names
+        self._names: ChainMap[str, Any] | None = names
 
     is_typed = True
 
     def __getattr__(self, name: str) -> Any:
         if name in _RESOLVED:
-            self.resolve({})
+            self.resolve(ChainMap())
             return getattr(self, name)
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
@@ -70,18 +71,18 @@ class TypedDefinition(Definition):
         fields = fields_of(self.command)
         return tuple(field.name for field in fields) if self.inherits("parseArguments") else None
 
-    def try_to_resolve(self, names: Mapping[str, Any]) -> None:
+    def try_to_resolve(self, names: ChainMap[str, Any]) -> None:
         if self._names is not None:
             with contextlib.suppress(NameError):  # It is tried again when the command is used.
                 self.resolve(names)
 
-    def resolve(self, names: Mapping[str, Any]) -> None:
+    def resolve(self, names: ChainMap[str, Any]) -> None:
         """Find out what the annotations say; `names` are more names that they may use.
 
         Raises `NameError` if an annotation names what does not exist yet, and `TypeError` or
         `ValueError` if no command can be made of what they say.
         """
-        known = {**names, **(self._names or {})}
+        known = ChainMap(*(self._names or ChainMap()).maps, *names.maps)
         command = self.command
         typed = fields_in(Scope(command, known))
         checked = any(field.is_checked for field in typed.fields)
@@ -94,7 +95,7 @@ class TypedDefinition(Definition):
         type.__setattr__(command, "response", response.pairs)
         self._names = None
 
-    def _response(self, known: Mapping[str, Any]) -> Schema:
+    def _response(self, known: ChainMap[str, Any]) -> Schema:
         command = self.command
         name = command.__name__
         what = f"the answer to {name}"
@@ -149,7 +150,7 @@ def define(
     answer: tuple[Any, str | None, type],
     inherits: Callable[..., bool],
     reserved: frozenset[str],
-    names: Mapping[str, Any],
+    names: ChainMap[str, Any],
 ) -> TypedDefinition:
     """Make the class of a typed command, whose fields cannot have the names in `reserved`."""
     _check_names(cls, reserved)

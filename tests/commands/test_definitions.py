@@ -484,6 +484,48 @@ class Ask(Command[None]):
         del sys.modules["half_imported"]
 
 
+def test_in_a_namespace_that_is_no_module() -> None:
+    source = """
+from __future__ import annotations
+from attrs import frozen
+from amp_asyncio import Command
+class Ask(Command[None]):
+    it: Inner
+@frozen
+class Inner:
+    number: int
+"""
+    names: dict[str, Any] = {"__name__": "nowhere"}
+    exec(source, names)
+    assert names["Ask"].makeArguments({"it": names["Inner"](1)}, None) == {
+        b"it": b"\0\6number\0\x011\0\0"
+    }
+
+
+def test_names_of_another_module_come_first_there() -> None:
+    source = """
+from __future__ import annotations
+from attrs import frozen
+Later = int
+@frozen
+class Elsewhere:
+    number: Later
+"""
+    import sys
+    from types import ModuleType
+
+    module = sys.modules["elsewhere"] = ModuleType("elsewhere")
+    try:
+        exec(source, vars(module))
+
+        class Ask(Command[vars(module)["Elsewhere"]]):  # type: ignore[misc]
+            pass
+
+        assert repr(Ask.response) == "[(b'number', Integer())]"
+    finally:
+        del sys.modules["elsewhere"]
+
+
 def test_without_the_import_from_the_future() -> None:
     source = """
 from typing import Annotated
