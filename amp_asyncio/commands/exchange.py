@@ -25,6 +25,7 @@ from ..wire.boxes import AmpBox
 from .schemas import Schema, Shape
 
 __all__ = [
+    "MANY_UNCLAIMED",
     "MOST_UNCLAIMED",
     "DescriptorSchema",
     "Exchange",
@@ -40,6 +41,9 @@ __all__ = [
 #: many. But one connection must not take all the descriptors of a process, usually 1,024.
 MOST_UNCLAIMED = 512
 
+#: With more than these, commands that wait to begin hold up those that would come after them.
+MANY_UNCLAIMED = 384
+
 _Box = TypeVar("_Box", bound=AmpBox)
 
 
@@ -53,13 +57,26 @@ class Exchange:
         claimed: what the box that is being read has claimed; None while none is read.
     """
 
-    __slots__ = ("_closed", "_held", "_unclaimed", "claimed", "given", "making", "received")
+    __slots__ = (
+        "_answers",
+        "_closed",
+        "_held",
+        "_passed",
+        "_unclaimed",
+        "claimed",
+        "given",
+        "making",
+        "received",
+    )
 
     def __init__(self) -> None:
         self._closed = False
         self.given = 0
         # The descriptors of the last ordinals, whose boxes have not been sent yet.
         self._held: deque[int] = deque()
+        self._passed = 0  # How many went to the transport.
+        # The numbers of those that went with answers, and that it may not have sent yet.
+        self._answers: deque[int] = deque()
         self.received = 0
         # Those that came and that no box has named yet.
         self._unclaimed: dict[int, int] = {}
@@ -92,6 +109,18 @@ class Exchange:
         while self._held and self.given - len(self._held) < end:
             descriptors.append(self._held.popleft())
         return descriptors
+
+    def passed(self, count: int, answers: bool) -> None:
+        """Note that so many went to the transport, of an answer or not."""
+        if answers:
+            self._answers.extend(range(self._passed, self._passed + count))
+        self._passed += count
+
+    def answers_among(self, unsent: int) -> int:
+        """Return how many of the last `unsent` that went to the transport are of answers."""
+        while self._answers and self._answers[0] < self._passed - unsent:
+            self._answers.popleft()
+        return len(self._answers)
 
     # --- in ---
 

@@ -12,6 +12,7 @@ from collections import deque
 from time import perf_counter
 from typing import TYPE_CHECKING, Final, TypeAlias
 
+from ..commands.exchange import MANY_UNCLAIMED
 from ..errors import ConnectionLost
 from ..wire.boxes import ASK, AmpBox
 from ..wire.costs import box_cost
@@ -72,7 +73,7 @@ class Backlog:
         size = box_cost(box)
         (self._parked if parked else self._commands).append((box, responder, size))
         self.size += size
-        if self.size > self._session.limits.max_backlog and not self._overfull:
+        if not self._overfull and self._is_full(1):
             self._overfull = True
             self._session.outlet.pause_reading(Pause.BACKLOG)
             self.watch()
@@ -91,10 +92,18 @@ class Backlog:
 
     def relieve(self) -> None:
         """Read again, if little enough waits."""
-        if self._overfull and self.size <= self._session.limits.max_backlog // 2:
+        if self._overfull and (not self._is_full(2) or not self.size):
             self._overfull = False
             self.unwatch()
             self._session.outlet.resume_reading(Pause.BACKLOG)
+
+    def _is_full(self, divisor: int) -> bool:
+        """Return whether more waits than this part of what may wait: bytes, or descriptors."""
+        session = self._session
+        if self.size > session.limits.max_backlog // divisor:
+            return True
+        exchange = session.outbox.exchange
+        return exchange is not None and exchange.unclaimed > MANY_UNCLAIMED // divisor
 
     def drop(self, keep: bool) -> None:
         """Forget the commands that have not begun; with `keep`, only those that want an answer."""

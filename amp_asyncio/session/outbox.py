@@ -27,7 +27,7 @@ from typing import Any
 from ..commands.exchange import Exchange
 from ..descriptors import discard
 from ..errors import AmpError, BoxTooLong, ConnectionLost, NoEmptyBoxes, shortened
-from ..wire.boxes import AmpBox
+from ..wire.boxes import COMMAND, AmpBox
 from ..wire.costs import PAIR_OVERHEAD
 
 __all__ = ["Outbox", "again"]
@@ -53,12 +53,14 @@ class _Parcel(bytes):
     """The bytes of a box that descriptors leave with: it owns them until it is written."""
 
     descriptors: tuple[int, ...]
+    answers: bool  # Whether the box is an answer.
 
     @classmethod
-    def of(cls, data: bytes, descriptors: Iterable[int]) -> _Parcel:
+    def of(cls, data: bytes, descriptors: Iterable[int], answers: bool) -> _Parcel:
         """Return `data` with its descriptors, which leave before its first byte."""
         parcel = cls(data)
         parcel.descriptors = tuple(descriptors)
+        parcel.answers = answers
         return parcel
 
 
@@ -134,7 +136,7 @@ class Outbox:
         if self.log_as is not None:
             logger.debug("%r: sent %s", self.log_as, shortened(dict(box)))
         if self.exchange is not None and (descriptors := self.exchange.leaving(box)):
-            data = _Parcel.of(data, descriptors)
+            data = _Parcel.of(data, descriptors, COMMAND not in box)
         self.send(data)
 
     def serialize(self, box: AmpBox) -> bytes:
@@ -166,7 +168,7 @@ class Outbox:
     def send_descriptors(self, descriptors: Collection[int]) -> None:
         """Send descriptors with the first byte of what is sent next."""
         if descriptors:
-            self._pieces = [*(self._pieces or ()), _Parcel.of(b"", descriptors)]
+            self._pieces = [*(self._pieces or ()), _Parcel.of(b"", descriptors, True)]
             self._parcels = True
             self._end_soon()
 
@@ -233,6 +235,8 @@ class Outbox:
                     self._transport.write(b"".join(together))
                 for descriptor in piece.descriptors:
                     self._transport.send_descriptor(descriptor)
+                if self.exchange is not None:
+                    self.exchange.passed(len(piece.descriptors), piece.answers)
                 together = [bytes(piece)]
             else:
                 together.append(piece)
@@ -257,13 +261,17 @@ class Outbox:
     def unsent(self) -> int:
         """Return how many bytes were sent that the network has not taken yet.
 
-        A descriptor that the network has not taken yet counts as many bytes.
+        A descriptor of an answer that the network has not taken yet counts as many bytes. Those of our
+        own questions do not: two peers that ask each other for much would wait for each other.
         """
         transport = self._transport
         if transport is None:
             return self.size
         waiting = getattr(transport, "get_unsent_descriptors", None)
-        descriptors = _DESCRIPTOR_COST * waiting() if waiting else 0
+        if waiting is None or self.exchange is None:
+            descriptors = 0
+        else:
+            descriptors = _DESCRIPTOR_COST * self.exchange.answers_among(waiting())
         return self.size + descriptors + int(transport.get_write_buffer_size())
 
     def is_full(self, most: int) -> bool:

@@ -3,7 +3,9 @@
 `Outgoing` holds what the kernel has not accepted yet; `receive` and `receive_into` read once. Each
 descriptor is sent as `SCM_RIGHTS` together with one byte of the data, and no other descriptor. The
 kernel would accept more than one, but it never merges a message that has descriptors with later data.
-So the receiver gets each descriptor with its own byte, and never too many at once.
+So the receiver gets each descriptor with its own byte, and never too many at once. Only if more of
+them are due at one byte than the smallest box has bytes, they go together with that byte: none may come
+after its box.
 """
 
 from __future__ import annotations
@@ -26,8 +28,11 @@ __all__ = ["Outgoing", "close", "receive", "receive_into"]
 
 # The most pieces in one sendmsg call: IOV_MAX of Linux, the BSDs and macOS.
 _PIECES = 1024
-# Room for 253 descriptors, the most that Linux allows in one message (SCM_MAX_FD).
-_ANCILLARY_SIZE = socket.CMSG_SPACE(253 * array.array("i").itemsize)
+# The most descriptors that Linux allows in one message (SCM_MAX_FD), and room for them.
+_MOST = 253
+_ANCILLARY_SIZE = socket.CMSG_SPACE(_MOST * array.array("i").itemsize)
+# With more descriptors than these at one byte, they share it. A box with a descriptor is longer.
+_FEW = 16
 # How many bytes are dropped at once.
 _DRAIN_SIZE = 64 * 1024
 # 0 if the kernel does not have this flag; descriptors are then made non-inheritable after receiving.
@@ -73,15 +78,23 @@ class Outgoing:
                 if (gap := self._descriptors[0][0] - self._sent) > 0:
                     sent = sock.send(memoryview(self._pieces[0])[:gap])
                 else:
-                    rights = array.array("i", [self._descriptors[0][1]])
+                    rights = array.array("i", self._due())
                     ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)]
                     sent = sock.sendmsg([memoryview(self._pieces[0])[:1]], ancillary)
-                    os.close(self._descriptors.popleft()[1])
+                    for _ in rights:
+                        os.close(self._descriptors.popleft()[1])
                 self._take_out(sent)
                 if not self.size:
                     break
         except (BlockingIOError, InterruptedError):
             pass
+
+    def _due(self) -> list[int]:
+        """Return the descriptors that leave with the next byte."""
+        waiting, sent = self._descriptors, self._sent
+        if len(waiting) <= _FEW or waiting[_FEW][0] > sent:
+            return [waiting[0][1]]
+        return [descriptor for position, descriptor in islice(waiting, _MOST) if position <= sent]
 
     def _take_out(self, size: int) -> None:
         self._sent += size

@@ -233,18 +233,56 @@ async def test_interleaved_in_both_directions() -> None:
             os.close(file)
 
 
-async def test_behind_the_window() -> None:
+class Narrow(Files):
+    limits = Limits(max_concurrent_responders=1)
+
+
+async def test_more_that_wait_than_may_be_unclaimed() -> None:
+    """Reading pauses, and all of them are read in the end."""
+    async with pair(Narrow) as (server, client):
+        waiting = client.callRemote(Wait)
+        await server.started.wait()
+        with os.fdopen(pipe_with(b""), "rb") as file:
+            reading = [client.callRemote(Read, file=file) for _ in range(MOST_UNCLAIMED + 100)]
+        async with asyncio.timeout(10):
+            stopped = 0  # It also stops for a turn of the loop.
+            while stopped < 10:
+                await asyncio.sleep(0)
+                stopped = 0 if server.transport.is_reading() else stopped + 1
+            server.answer.set_result(None)
+            assert content((await waiting)["file"]) == b"at last"
+            for answer in reading:
+                assert await answer == {"content": b""}
+
+
+async def test_our_own_questions_hold_no_command_up() -> None:
+    """The peer does not take their descriptors: it may be waiting for us to take its own."""
+    async with raw_peer() as (amp, peer):
+        amp.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        with os.fdopen(pipe_with(b""), "rb") as file:
+            asked = [amp.callRemote(Read, file=file) for _ in range(300)]
+        await turns()
+        assert amp.transport.get_unsent_descriptors() > 100
+        peer.sendall(ask(b"Wait"))
+        async with asyncio.timeout(5):
+            await amp.started.wait()
+        for question in asked:
+            question.cancel()
+
+
+@pytest.mark.parametrize("count", [5, 40, 300])
+async def test_behind_the_window(count: int) -> None:
     """Questions that wait keep their descriptors; answers with others are sent meanwhile."""
     async with pair(client=Files, limits=Limits(window=1)) as (server, client):
         waiting = client.callRemote(Wait)
-        reading = [asyncio.ensure_future(read(client, b"%d" % n)) for n in range(5)]
+        reading = [asyncio.ensure_future(read(client, b"%d" % n)) for n in range(count)]
         await asyncio.sleep(0)
         opened = await server.callRemote(Open, data=b"meanwhile")
         assert content(opened["file"]) == b"meanwhile"
         await server.started.wait()
         server.answer.set_result(None)
         assert content((await waiting)["file"]) == b"at last"
-        assert await asyncio.gather(*reading) == [b"0", b"1", b"2", b"3", b"4"]
+        assert await asyncio.gather(*reading) == [b"%d" % n for n in range(count)]
 
 
 async def test_many_in_turn() -> None:
