@@ -10,7 +10,7 @@ import copy
 import enum
 import types
 from collections.abc import Callable
-from typing import Annotated, Any, Literal, NewType, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 from . import arguments, values
 from .arguments import Argument
@@ -175,10 +175,10 @@ def _is_argument(note: Any, where: str) -> bool:
 def _argument(hint: Any, scope: Scope, where: str, within: tuple[type, ...]) -> Argument:
     """Return the argument for a type that is not optional."""
     hint = scope.evaluated(hint)
-    if isinstance(hint, NewType):
-        return _argument(hint.__supertype__, scope, where, within)
-    if type(hint).__name__ == "TypeAliasType":
-        return _argument(hint.__value__, scope, where, within)
+    # What a `NewType` stands for, and what an alias of Python 3.12 does.
+    other = getattr(hint, "__supertype__", getattr(hint, "__value__", None))
+    if other is not None:
+        return _argument(other, scope, where, within)
     origin, inside = get_origin(hint), get_args(hint)
     if origin is Annotated:
         return hint_of(hint, scope, where, within).argument

@@ -11,7 +11,7 @@ import sys
 from collections import ChainMap
 from collections.abc import Mapping
 from types import FrameType
-from typing import Any, ForwardRef, Generic, TypeVar, get_args, get_origin
+from typing import Any, ForwardRef, TypeVar, get_args, get_origin
 
 __all__ = ["Scope", "local_names"]
 
@@ -68,14 +68,12 @@ class Scope:
 
     def _types_of(self, owner: type, base: type, types: Mapping[Any, Any]) -> Mapping[Any, Any]:
         """Return the arguments that `owner` gives to a generic class that it derives from."""
-        for hint in vars(owner).get("__orig_bases__", owner.__bases__):
-            kind = get_origin(hint) or hint
-            if kind is Generic or not issubclass(kind, base):
-                continue
-            given = [types.get(each, each) for each in get_args(hint)]
-            inner = dict(zip(getattr(kind, "__parameters__", ()), given, strict=False))
-            return inner if kind is base else self._types_of(kind, base, inner)
-        return types
+        hints = vars(owner).get("__orig_bases__", owner.__bases__)
+        hint = next(each for each in hints if issubclass(get_origin(each) or each, base))
+        kind = get_origin(hint) or hint
+        given = [types.get(each, each) for each in get_args(hint)]
+        inner = dict(zip(getattr(kind, "__parameters__", ()), given, strict=False))
+        return inner if kind is base else self._types_of(kind, base, inner)
 
 
 def local_names() -> ChainMap[str, Any]:

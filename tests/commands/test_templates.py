@@ -83,6 +83,13 @@ def test_what_does_not_fit_is_left_to_a_box(objects: Any) -> None:
     assert template.fill(b"1", objects, 10**6) is None
 
 
+def test_an_optional_value_that_is_no_bytes_needs_a_box() -> None:
+    template = Template.of(Schema([(b"a", Rough(optional=True))], "it"), ANSWER)
+    assert template is not None
+    assert template.fill(b"1", {"a": b"x"}, 1000) is not None
+    assert template.fill(b"1", {"a": "text"}, 1000) is None
+
+
 def test_arguments_that_need_a_box() -> None:
     assert Template.of(Schema([(b"a", Integer()), (b"b", ListOf(Integer()))], "it"), ANSWER) is None
 

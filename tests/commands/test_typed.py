@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import datetime
 import decimal
@@ -82,6 +83,7 @@ class Guest:
 class Room:
     number: int
     beds: list[str] = dataclasses.field(default_factory=list)
+    floor: int = 1
 
 
 class Book(Command[int], answer="number"):
@@ -220,6 +222,7 @@ def test_the_pairs_are_there_to_see() -> None:
     assert Sum.parseArguments({b"a": b"1"}, None) == {"a": 1, "b": 0}
     assert Sum.parseResponse({b"total": b"1"}, None) == Total(total=1)
     assert Sum.makeArguments({"a": 1}, None) == {b"a": b"1", b"b": b"0"}
+    assert Sum.makeArguments(Sum(a=1), None) == {b"a": b"1", b"b": b"0"}  # type: ignore[arg-type]
     assert Plain.makeArguments({"a": 1, "b": 2}, None) == {b"a": b"1", b"b": b"2"}
     assert Sum.makeResponse(Total(total=1), None) == {b"total": b"1"}
     with pytest.raises(TypeError, match="the command Sum: a dictionary of the arguments is needed"):
@@ -363,8 +366,13 @@ async def test_a_call_with_a_timeout() -> None:
         assert await client.call(Sum(a=1), timeout=100) == Total(total=2)
         with pytest.raises(TimeoutError, match=r"no answer within 0.001 s"):
             await client.call(Sum(a=1), timeout=0.001)
-        assert client.callRemote(Sum, a=1).cancel(), "the connection goes on"
+        # It ends in the turn in which the time is over.
         peer.expect(Sum).never()
+        late = client.call(Sum(a=1), timeout=0)
+        asyncio.get_running_loop().call_soon(late.cancel)
+        with pytest.raises((asyncio.CancelledError, TimeoutError)):
+            await late
+        await turns()
 
 
 # --- types ---
@@ -386,6 +394,7 @@ class Access(enum.Flag):
 
 
 RoomNumber = NewType("RoomNumber", int)
+Code = NewType("Code", Annotated[int, "not an argument", Integer()])  # type: ignore[valid-newtype]
 T = TypeVar("T")
 
 
@@ -398,6 +407,20 @@ class Page(Generic[T]):
 @frozen
 class GuestPage(Page[Guest]):
     total: int = 0
+
+
+class Titled:
+    """A mixin without fields."""
+
+
+@frozen
+class LaterPage(Page[T]):
+    previous: int = 0
+
+
+@frozen
+class TitledPage(Titled, LaterPage[Guest]):
+    pass
 
 
 class Reversed(Argument):
@@ -439,6 +462,7 @@ TYPES: dict[str, tuple[Any, Any, st.SearchStrategy[Any]]] = {
     "numbers": (Literal[1, 2], Integer(), st.sampled_from([1, 2])),
     "one color": (Literal[Color.RED], Unicode(), st.just(Color.RED)),
     "new type": (RoomNumber, Integer(), numbers),
+    "annotated new type": (Code, Integer(), numbers),
     "list": (list[int], ListOf(Integer()), st.lists(numbers, max_size=4)),
     "lists": (list[list[str]], ListOf(ListOf(Unicode())), st.lists(st.lists(texts), max_size=4)),
     "dict": (
@@ -457,6 +481,11 @@ TYPES: dict[str, tuple[Any, Any, st.SearchStrategy[Any]]] = {
     "lists of records": (list[list[Guest]], String(), st.lists(st.lists(guests), max_size=3)),
     "generic": (Page[Guest], String(), st.builds(Page, items=st.lists(guests, max_size=3))),
     "of a generic": (GuestPage, String(), st.builds(GuestPage, items=st.lists(guests, max_size=3))),
+    "of a generic of a generic": (
+        TitledPage,
+        String(),
+        st.builds(TitledPage, items=st.lists(guests, max_size=3)),
+    ),
     "argument": (Annotated[str, Reversed(), "note"], String(), texts),
     "annotated list": (list[Annotated[str, Reversed()]], String(), st.lists(texts, max_size=3)),
 }
@@ -547,7 +576,7 @@ def test_bytes_of_another_type(name: str, data: bytes, message: str) -> None:
 
 def test_other_ways_to_write_a_type() -> None:
     class Ways(Command[Annotated[int, Wire("n")]], answer="number"):
-        a: Annotated[int | None, Integer()] = None
+        a: Annotated[int | None, Integer(optional=True)] = None
         b: Annotated[int, Wire("B")] | None = None
         c: Literal["x"] | None = None
         d: "list[int] | None" = None  # noqa: UP037
@@ -599,6 +628,18 @@ class Base(Command[Total]):
 
 class Derived(Base):
     b: int = 1
+
+
+class Tagged(Generic[T]):
+    """A base that has nothing to do with AMP."""
+
+
+class Mixed(Tagged[int], Command[Total]):
+    a: int
+
+
+def test_a_generic_base_that_is_no_command() -> None:
+    assert Mixed.makeResponse(Total(total=1), None) == {b"total": b"1"}
 
 
 def test_commands_are_inherited() -> None:
