@@ -97,7 +97,7 @@ class AMP(BinaryBoxProtocol, BoxDispatcher, CommandLocator, SimpleStringLocator)
 
 
 # Names that classes of older programs may have for something else, a responder for instance.
-_FREE = frozenset(("call", "identity", "peer"))
+_FREE = frozenset(("call", "describe", "health", "identity", "latency", "peer"))
 
 # What a responder cannot be called.
 _PUBLIC = frozenset(name for name in dir(AMP) if not name.startswith("_")) - _FREE

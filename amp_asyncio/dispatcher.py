@@ -9,8 +9,9 @@ from typing import Any, ParamSpec, TypeVar, overload
 from .commands.command import Command, CommandType, not_a_question, question_of
 from .commands.definitions import ByName
 from .composed import Composed
-from .errors import ConnectionLost, ProtocolSwitched, shortened
-from .session.asking import ask
+from .errors import ConnectionLost, NotServing, ProtocolSwitched, shortened
+from .session.asking import ask, ask_description, ask_health
+from .session.describing import read_description
 from .session.interceptors import Interceptor, checked
 from .session.locators import ResponderLocator
 from .session.session import Session
@@ -46,6 +47,14 @@ class BoxDispatcher(Composed):
     #: `identified_only` may use the name for something else.
     identity: Any = None
 
+    #: Whether peers of this package speak with each other as such, with timeouts, cancelling and pings.
+    #: None for yes, unless somebody else looks at the boxes: a `boxReceiver`, or an override of
+    #: `ampBoxReceived` or `sendBox`.
+    extensions: bool | None = None
+
+    #: Whether a peer may ask which commands there are, with the names and types of their arguments.
+    describable: bool = False
+
     def __init_subclass__(cls, **kw: Any) -> None:
         super().__init_subclass__(**kw)
         if not isinstance(cls.interceptors, property):
@@ -54,6 +63,12 @@ class BoxDispatcher(Composed):
             raise TypeError(
                 f"{cls.__name__} is identified_only, and so its identity is set on each instance when "
                 f"the peer is known: the class must not have one, but it has {cls.identity!r}"
+            )
+        chosen = vars(cls).get("extensions")
+        if not isinstance(chosen, bool | None):
+            raise TypeError(
+                f"{cls.__name__}.extensions must be True, False or None, not {chosen!r}: it says "
+                "whether the class speaks with peers of amp_asyncio as such"
             )
 
     def __init__(self, locator: ResponderLocator) -> None:
@@ -93,8 +108,9 @@ class BoxDispatcher(Composed):
         The future may be awaited at any time, or never.
         For a command whose `requiresAnswer` is false it gives None once the transport takes more data.
 
-        Cancelling the future drops the answer when it comes. The peer does the command all the same,
-        unless the question was still waiting to be sent.
+        Cancelling the future drops the answer when it comes. A peer of this package cancels its
+        responder; any other does the command all the same, unless the question was still waiting to be
+        sent.
 
         Raises, and then nothing was sent: `InvalidSignature` for missing or unknown arguments,
         `TooLong` for one that no box can hold, or for more than `Limits.max_box_size` of them, the
@@ -125,7 +141,14 @@ class BoxDispatcher(Composed):
     ) -> asyncio.Future[_R]:
         """Ask the peer `question`, such as `Sum(a=13, b=81)`; all else is as with `callRemote`.
 
-        If there is no answer within `timeout` seconds, the future raises `TimeoutError`.
+        After `timeout` seconds the future raises `DeadlineExceeded`, which is a `TimeoutError`. A peer
+        of this package is told how long its answer is waited for, and also when the future is
+        cancelled: it then cancels its responder. Without `timeout`, `Limits.default_timeout` counts.
+        What a responder asks is never waited for longer than its own answer is.
+
+        `metadata` goes along, for `current_call().metadata` of the responder.
+
+        Raises `TypeError` or `ValueError` for a timeout or metadata that cannot be.
         """
         if not isinstance(question, Command):
             raise not_a_question(question)
@@ -153,6 +176,29 @@ class BoxDispatcher(Composed):
             raise TypeError(
                 f"callRemoteString({name!r}, ...) takes bytes for arguments, not {shortened(wrong)}"
             ) from error
+
+    async def health(self, service: str | None = None, *, timeout: float | None = None) -> bool:
+        """Ask whether the peer serves, or serves this service; see `Server.health`.
+
+        A peer that is not of this package raises `UnhandledCommand`. Cancelling it only ends the wait.
+        """
+        try:
+            await ask_health(self.__amp__, service, timeout)
+        except NotServing:
+            return False
+        return True
+
+    async def describe(self, *, timeout: float | None = None) -> list[dict[str, Any]]:
+        """Ask the peer which commands it answers, with the names and types of their arguments.
+
+        Raises `UnhandledCommand` unless its class is `describable`. Cancelling it only ends the wait.
+        """
+        return read_description(await ask_description(self.__amp__, timeout))
+
+    @property
+    def latency(self) -> float | None:
+        """How many seconds the peer took to answer the last ping; None before that."""
+        return self.__amp__.latency
 
     # --- what a connection calls ---
 

@@ -14,11 +14,14 @@ from typing import Any
 __all__ = [
     "AmpError",
     "BadLocalReturn",
+    "CallCancelled",
     "ConnectionLost",
+    "DeadlineExceeded",
     "IncompatibleVersions",
     "InvalidSignature",
     "MalformedAmpBox",
     "NoEmptyBoxes",
+    "NotServing",
     "OnlyOneTLS",
     "PeerVerifyError",
     "ProtocolSwitched",
@@ -56,7 +59,25 @@ class ConnectionLost(AmpError, ConnectionError):
     """The connection is closed or closing, so no answer can arrive any more.
 
     `__cause__` is the error that ended the connection, if it is known.
+
+    Attributes:
+        sent: whether the question was handed to the transport. If not, the peer cannot have begun to
+            answer it.
     """
+
+    sent = False
+
+
+class CallCancelled(AmpError):
+    """The responder was cancelled, and not by the caller that gets this error."""
+
+
+class DeadlineExceeded(AmpError, TimeoutError):
+    """The timeout of a call has passed, on this side or on the one that answers."""
+
+
+class NotServing(AmpError):
+    """The peer does not serve, or not the service that it was asked about."""
 
 
 class ProtocolSwitched(AmpError):

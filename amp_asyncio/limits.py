@@ -47,6 +47,17 @@ class Limits:
             written before; after that, the connection is lost. `serve` takes it for `ssl=`, too.
         descriptor_timeout: how long a descriptor that came may wait for the box that names it, before
             it is closed; None for no limit.
+        default_timeout: how long a call may take that has no timeout of its own; None for no limit.
+        max_metadata: the most bytes that the metadata of a question may have, names and values. A call
+            with more raises `ValueError`, and a command that is received with more is refused.
+        ping_interval: after how long without a byte of the peer it is asked whether it is there; None
+            to never ask. Only peers that know the question are asked, and none over pipes.
+        ping_timeout: how long after that nothing may come before the connection is aborted; None to
+            never ask.
+        ping_anyone: whether all peers are asked, also those that are not of this package. (Any answer
+            will do, but some never answer a command that they do not know.)
+        max_connection_age: after how long the connection is closed in order, give or take a tenth, so
+            that clients spread over new servers; None for no limit.
 
     Raises `TypeError` for a limit that is not a number, and `ValueError` for one that is not positive
     or for a window that is larger than the backlog: two peers with such limits could wait for each
@@ -62,11 +73,21 @@ class Limits:
     eof_timeout: float | None = 30.0
     handshake_timeout: float = 10.0
     descriptor_timeout: float | None = 10.0
+    default_timeout: float | None = None
+    max_metadata: int = 8192
+    ping_interval: float | None = 30.0
+    ping_timeout: float | None = 60.0
+    ping_anyone: bool = False
+    max_connection_age: float | None = None
 
     def __post_init__(self) -> None:
         for field in fields(self):
             name, value = field.name, getattr(self, field.name)
             if value is None and field.type == "float | None":
+                continue
+            if field.type == "bool":
+                if not isinstance(value, bool):
+                    raise TypeError(f"{name} must be True or False, not {value!r}")
                 continue
             whole = field.type == "int"
             if not isinstance(value, int if whole else (int, float)):

@@ -66,6 +66,7 @@ class Acceptor:
         carries: whether the connections carry descriptors.
         lines: writes the log lines that clients can cause by connecting.
         listener: accepts the connections.
+        health: whether each service is served, by its name.
     """
 
     listener: Listener
@@ -95,6 +96,7 @@ class Acceptor:
         self.shaking: set[asyncio.Task[None]] = set()
         self.closed = False
         self.lines = Lines()
+        self.health: dict[str, bool] = {}
         # One client may open many connections, so their conversations have a limit together.
         self._all_lines = Lines(at_once=200, per_second=20)
         self._gone = self._end  # Made once, and not for each connection.
@@ -168,6 +170,7 @@ class Acceptor:
             connection = connection_of(amp)
             connection.lines = self.lines
             amp.__amp__.all_lines = self._all_lines
+            amp.__amp__.health = self.health
             connection.served = self._gone
             self.connections.add(connection)
         except ENDING:
@@ -386,6 +389,14 @@ class Server(Generic[_A]):
         host, port, *_ = name
         everywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}
         return str(everywhere.get(host, host)), port
+
+    @property
+    def health(self) -> dict[str, bool]:
+        """Whether each service is served, by its name, for those who ask with `AMP.health`.
+
+        Who asks without a name learns whether all of them are.
+        """
+        return self._acceptor.health
 
     def __repr__(self) -> str:
         names = ", ".join(repr(each.getsockname()) for each in self.sockets)

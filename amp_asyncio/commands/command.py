@@ -11,7 +11,8 @@ from __future__ import annotations
 import inspect
 import sys
 from collections import ChainMap
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -28,12 +29,14 @@ from typing import (
 
 from ..errors import TooLong, shortened
 from ..wire.boxes import Box
+from ..wire.extensions import COMMANDS
 from .arguments import Argument
 from .definitions import PROTOCOL_ERRORS, Definition
 from .exchange import drop, schema_for
 from .mistakes import check_spelling, is_class_variable
 from .schemas import Schema, wire_name
 from .scopes import local_names
+from .warning import warn_of_name
 
 if TYPE_CHECKING:
     from attrs import field as _field
@@ -44,7 +47,16 @@ else:
     _field = None  # attrs is imported when the first typed command is defined.
     _Answer = TypeVar("_Answer", covariant=True)
 
-__all__ = ["PROTOCOL_ERRORS", "Command", "CommandType", "not_a_question", "question_of", "session_of"]
+__all__ = [
+    "PROTOCOL_ERRORS",
+    "Command",
+    "CommandType",
+    "asked_on",
+    "not_a_question",
+    "question_of",
+    "session_of",
+    "terms_of",
+]
 
 _Responder = TypeVar("_Responder", bound=Callable[..., Any])
 _P = ParamSpec("_P")
@@ -57,6 +69,10 @@ _DEFINING = frozenset(
     """commandName arguments response errors fatalErrors allErrors reverseErrors
     requiresAnswer commandType responseType makeArguments makeResponse _doCommand""".split()
 )
+
+
+# Where a question has its terms while it is being asked.
+_TERMS = "__amp_terms__"
 
 
 class CommandType(type):
@@ -125,6 +141,7 @@ class Command(Generic[_Answer], metaclass=CommandType):
         super().__init_subclass__(**kw)
         name = cls.__name__
         cls.commandName = wire_name(vars(cls).get("commandName", name), f"the command {name}")
+        warn_of_name(cls.commandName, f"the command {name}", cls.commandName in COMMANDS)
         check_spelling(cls)
         given = _answer_of(cls, answer)
         if given is None:
@@ -256,7 +273,10 @@ class Command(Generic[_Answer], metaclass=CommandType):
             drop(box)
             raise
         asked = definition if self.requiresAnswer else None
-        return session.ask(self.commandName, box, asked, in_lists, question=self, amp=proto)
+        terms = terms_of(self)
+        return session.ask(
+            self.commandName, box, asked, in_lists, terms=terms, question=self, amp=proto
+        )
 
 
 Command.__amp__ = Definition(Command, Command._inherits)
@@ -356,6 +376,21 @@ def _values(question: Command[Any]) -> list[str]:
     return [f"{name}={shortened(value)}" for name, value in question.structured.items()]
 
 
+@contextmanager
+def asked_on(question: Command[Any], terms: Any) -> Iterator[None]:
+    """Have a question asked on these terms by its `_doCommand`, which takes none."""
+    vars(question)[_TERMS] = terms
+    try:
+        yield
+    finally:
+        del vars(question)[_TERMS]
+
+
+def terms_of(question: Command[Any]) -> Any:
+    """Return the terms on which a question is being asked, or None."""
+    return vars(question).get(_TERMS)
+
+
 def session_of(proto: Any) -> Any:
     """Return the session of an `AMP` or another dispatcher; raises `TypeError` for anything else."""
     session = getattr(proto, "__amp__", None)
@@ -399,5 +434,6 @@ def _declared_errors(cls: type) -> dict[type[Exception], tuple[bytes, bool]]:
             code = wire_name(code, what)
             if code in PROTOCOL_ERRORS:
                 raise ValueError(f"{what}: the code {code!r} is one of AMP's own")
+            warn_of_name(code, what, False)
             declared[error] = (code, fatal)
     return declared

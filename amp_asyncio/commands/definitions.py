@@ -12,8 +12,21 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from ..errors import RemoteAmpError, UnhandledCommand, UnknownRemoteError
+from ..errors import (
+    CallCancelled,
+    DeadlineExceeded,
+    NotServing,
+    RemoteAmpError,
+    UnhandledCommand,
+    UnknownRemoteError,
+)
 from ..wire.boxes import ANSWER, ASK, UNHANDLED_ERROR_CODE, Box
+from ..wire.extensions import (
+    CANCELLED_ERROR_CODE,
+    DEADLINE_ERROR_CODE,
+    NOT_SERVING_ERROR_CODE,
+    take_keys,
+)
 from .templates import Template
 
 if TYPE_CHECKING:
@@ -23,9 +36,13 @@ if TYPE_CHECKING:
 
 __all__ = ["ENDING", "PROTOCOL_ERRORS", "ByName", "Definition", "alone", "raisable"]
 
-#: The errors of AMP itself: any command may fail with them, and none may declare their codes.
-PROTOCOL_ERRORS: dict[bytes, type[Exception]] = {UNHANDLED_ERROR_CODE: UnhandledCommand}
-
+#: The errors of the protocol: any command may fail with them, and none may declare their codes.
+PROTOCOL_ERRORS: dict[bytes, type[Exception]] = {
+    UNHANDLED_ERROR_CODE: UnhandledCommand,
+    CANCELLED_ERROR_CODE: CallCancelled,
+    DEADLINE_ERROR_CODE: DeadlineExceeded,
+    NOT_SERVING_ERROR_CODE: NotServing,
+}
 
 #: What ends the process: the event loop lets it pass, and so does every part of this package.
 ENDING: Final = (SystemExit, KeyboardInterrupt)
@@ -59,9 +76,12 @@ class ByName:
 
     __slots__ = ()
 
+    #: Whether the peer is told when the caller does not wait any more.
+    tells_cancelled = True
+
     @property
     def hint(self) -> str:
-        """What an error says that was caused by a command without a responder."""
+        """What the error says about a command without a responder."""
         return "the peer has no responder for it"
 
     @property
@@ -72,6 +92,8 @@ class ByName:
     def answered(self, box: Box, session: Any, future: Any) -> None:
         """Resolve `future`, unless it was cancelled, with what `box` says."""
         if not future.done():
+            if session.extended:
+                take_keys(box)
             future.set_result(box)
 
     def failed(self, error: RemoteAmpError, session: Any, future: Any) -> None:
@@ -84,7 +106,9 @@ class ByName:
         protocol_error = PROTOCOL_ERRORS.get(error.errorCode)
         if protocol_error is None:
             return error
-        return protocol_error(f"{error.description!s} ({self.hint})")
+        if protocol_error is UnhandledCommand:
+            return UnhandledCommand(f"{error.description!s} ({self.hint})")
+        return protocol_error(str(error.description))
 
 
 class Definition(ByName):
@@ -94,10 +118,13 @@ class Definition(ByName):
 
     Attributes:
         arguments: the schema of a question, and `response` that of its answer.
+        pairs: how many pairs each question has on the wire; 0 if that differs, or if something may look
+            at all of them.
         check: raises `InvalidSignature` for arguments with which no question can be made.
         template: how a question is written without a box, from the arguments as they are given; None if
             a box is needed. `question_template` is the same for an instance of a typed command.
         response_template: the same for an answer.
+        whole_answers: whether something may look at all pairs of an answer.
         declared: the errors that the class itself declares: their codes, and whether they are fatal.
         failures: how the fields of those errors are sent that have any.
     """
@@ -109,10 +136,12 @@ class Definition(ByName):
         "declared",
         "failures",
         "inherits",
+        "pairs",
         "question_template",
         "response",
         "response_template",
         "template",
+        "whole_answers",
     )
 
     def __init__(self, command: type[Command[Any]], inherits: Callable[..., bool]) -> None:
@@ -136,6 +165,11 @@ class Definition(ByName):
             self.use_template(Template.of(arguments, ASK, _command=command.commandName))
         if command.responseType is Box and self.inherits("makeResponse"):
             self.response_template = Template.of(response, ANSWER)
+        codecs = arguments.codecs
+        same = codecs is not None and not any(codec.optional for codec in codecs)
+        plain = same and self.inherits("parseArguments")
+        self.pairs = len(arguments.pairs) + 1 + bool(command.requiresAnswer) if plain else 0
+        self.whole_answers = response.codecs is None or not self.inherits("parseResponse")
 
     def use_template(self, template: Template | None) -> None:
         """Take the template of a question."""
@@ -172,6 +206,8 @@ class Definition(ByName):
             return
         response = self.response
         try:
+            if self.whole_answers and session.extended:
+                take_keys(box)
             if response.lists and response.in_lists(box, session.limits.max_box_size, isLocal=False):
                 session.end_turn()
             answer = self.command.parseResponse(box, session.owner)

@@ -14,6 +14,8 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 from ..errors import BoxTooLong, InvalidSignature, MalformedAmpBox, cut, shortened
 from ..wire.boxes import ANSWER, ASK, COMMAND, ERROR, MAX_KEY_LENGTH, AmpBox
 from ..wire.costs import PAIR_OVERHEAD, box_cost
+from ..wire.extensions import is_key
+from .warning import warn_of_name
 
 __all__ = ["PYTHON_KEYWORDS", "RESERVED", "Codec", "Schema", "Shape", "python_name", "wire_name"]
 
@@ -104,8 +106,9 @@ class Schema:
     """Pairs of a name on the wire and an `Argument`, checked once, then used for every box.
 
     `pairs` is the definition of a `Command` or an `AmpList`, `what` names it in errors, and `reserved`
-    contains the names that it must not use. `shape` says what the values are in Python; without one,
-    they are a dictionary.
+    contains the names that it must not use. Unless there are none, names of this package's own are
+    refused, too, and others that begin with `_` warn. `shape` says what the values are in Python;
+    without one, they are a dictionary.
 
     Attributes:
         pairs: the names, as bytes, and the arguments.
@@ -127,7 +130,7 @@ class Schema:
         self,
         pairs: Iterable[tuple[bytes | str, Any]],
         what: str,
-        reserved: Container[bytes] = RESERVED,
+        reserved: Collection[bytes] = RESERVED,
         shape: Shape | None = None,
     ) -> None:
         self.pairs: list[tuple[bytes, Any]] = []
@@ -151,8 +154,10 @@ class Schema:
             name = wire_name(given, what)
             if not 0 < len(name) <= MAX_KEY_LENGTH:
                 raise ValueError(f"{what}: {name!r} must have 1 to {MAX_KEY_LENGTH} bytes")
-            if name in reserved:
-                raise ValueError(f"{what}: {name!r} is one of AMP's own keys")
+            if reserved:
+                if name in reserved:
+                    raise ValueError(f"{what}: {name!r} is one of AMP's own keys")
+                warn_of_name(name, what, is_key(name))
             if isinstance(argument, type) or not (
                 hasattr(argument, "toBox") and hasattr(argument, "fromBox")
             ):

@@ -34,7 +34,9 @@ __all__ = ["TypedDefinition", "define"]
 _HOOKS = ("__attrs_pre_init__", "__attrs_post_init__")
 
 # Found out when the annotations are resolved.
-_RESOLVED = frozenset("arguments check question_template response response_template template".split())
+_RESOLVED = frozenset(
+    "arguments check pairs question_template response response_template template whole_answers".split()
+)
 
 
 class TypedDefinition(Definition):

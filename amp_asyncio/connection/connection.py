@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import AmpError, ConnectionLost
@@ -23,8 +24,9 @@ from ..tls.failures import certificate_error
 from ..transports.cutting import cut
 from ..wire.boxes import AmpBox
 from . import changing
-from .ending import Linger, PeerEnd, peer_ended
+from .ending import Age, Linger, PeerEnd, peer_ended
 from .inbox import Inbox
+from .keepalive import Keepalive
 from .peers import peer_of
 from .starting import hook
 
@@ -61,6 +63,8 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         adopts: whether the owner may put another transport in place of the one that it was given.
         filters: whether the owner's class overrides what is done for each piece of the stream.
         intercepts: whether it overrides what is done for each box that is sent.
+        keepalive: what sees whether the peer is there; None if nothing does.
+        age: what closes the connection when it is old; None for any age.
         peer_end: what ends the connection when its peer has closed its side and gets no more answers.
         securing: whether the change that is under way is StartTLS.
         seen: who is at the other end, if somebody has asked; forgotten when TLS starts.
@@ -77,6 +81,7 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         "_finish_when_settled",
         "_linger",
         "adopts",
+        "age",
         "buffer",
         "ended_by",
         "error",
@@ -85,6 +90,7 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         "inbox",
         "inner",
         "intercepts",
+        "keepalive",
         "limits",
         "lines",
         "loop",
@@ -128,6 +134,8 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         self._linger: Linger | None = None
         self.seen: Peer | None = None
         self.peer_end: PeerEnd | None = None
+        self.keepalive: Keepalive | None = None
+        self.age: Age | None = None
 
     def happen(self, event: Event) -> None:
         """Change the state; nothing else does. `RuntimeError` if that cannot happen."""
@@ -149,6 +157,7 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
     def data_received(self, data: bytes) -> None:
         """Take bytes of the stream; the owner's class may have a filter for them."""
         if self.filters and self.owner is not None:
+            self.inbox.heard_at = perf_counter()  # Also if the filter keeps all of them.
             self.owner.data_received(data)
         else:
             self.inbox.receive(data)
@@ -214,6 +223,18 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         if not self.outbox.congested and self.state is State.OPEN:
             self.receiver.release()
 
+    # --- whether the peer is there ---
+
+    def overlook(self) -> None:
+        """Let the box that was given out last be no sign of work: it is a ping, or its answer."""
+        self.inbox.overlooked += 1
+
+    def keep_alive(self, ping: Callable[[], None] | None) -> None:
+        """Call `ping` when nothing comes, to see whether the peer is there; None to do so no more."""
+        if self.keepalive is not None:
+            self.keepalive.cancel()
+        self.keepalive = None if ping is None or self.over_pipes else Keepalive.of(self, ping)
+
     # --- changing into something else ---
 
     @property
@@ -253,6 +274,7 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
             return
         self.outbox.unlock()
         if secured:
+            self.receiver.secured()
             # Before the questions that waited are sent: one of them may be the next change.
             self.resume_reading(Pause.TAKEN)
         if self._finish_when_settled:
@@ -320,7 +342,8 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
     def stop_reading(self) -> None:
         """Drop what still comes."""
         self.inbox.close()
-        for timer in (self._linger, self.inbox.silence, self.inbox.unclaimed, self.peer_end):
+        timers = (self._linger, self.inbox.silence, self.inbox.unclaimed, self.peer_end)
+        for timer in (*timers, self.keepalive, self.age):
             if timer is not None:
                 timer.cancel()
 

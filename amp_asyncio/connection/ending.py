@@ -12,19 +12,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from random import uniform
+from typing import TYPE_CHECKING
 
 from ..errors import ConnectionLost, MalformedAmpBox
 from ..session.life import State
 from ..transports.cutting import cut
+from .timers import Timer
 
 if TYPE_CHECKING:
     from ..commands.exchange import Exchange
     from .connection import Connection
 
-__all__ = ["Linger", "PeerEnd", "Silence", "Unclaimed", "close", "peer_ended"]
+__all__ = ["Age", "Linger", "PeerEnd", "Silence", "Unclaimed", "close", "peer_ended"]
 
 logger = logging.getLogger("amp_asyncio")
 
@@ -37,22 +38,7 @@ _PATIENCE = 10
 _STEPS = 8
 
 
-class _Timer:
-    """Something that is looked at again and again, until it is cancelled."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self._handle: asyncio.TimerHandle | None = None
-
-    def later(self, delay: float, callback: Callable[..., None], *arguments: Any) -> None:
-        self._handle = self._loop.call_later(delay, callback, *arguments)
-
-    def cancel(self) -> None:
-        if self._handle is not None:
-            self._handle.cancel()
-
-
-class Linger(_Timer):
+class Linger(Timer):
     """Closes a connection after its last byte."""
 
     @classmethod
@@ -86,7 +72,7 @@ class Linger(_Timer):
             cut(transport)
 
 
-class Silence(_Timer):
+class Silence(Timer):
     """Aborts a connection on which no box comes for `timeout` seconds, and no work is done.
 
     It may take up to twice that time after the end of the work, but never less than once.
@@ -118,7 +104,7 @@ class Silence(_Timer):
             )
 
 
-class PeerEnd(_Timer):
+class PeerEnd(Timer):
     """Aborts a connection whose peer sends no more, when nothing was answered for `timeout` seconds."""
 
     def __init__(self, connection: Connection, timeout: float | None) -> None:
@@ -145,7 +131,24 @@ class PeerEnd(_Timer):
             )
 
 
-class Unclaimed(_Timer):
+class Age(Timer):
+    """Closes a connection in order when it is `age` seconds old, give or take a tenth.
+
+    Work that is under way takes as long as it takes.
+    """
+
+    def __init__(self, connection: Connection, age: float) -> None:
+        super().__init__(connection.loop)
+        self._connection = connection
+        self._closing: asyncio.Task[None] | None = None
+        self.later(age * uniform(0.9, 1.1), self._close)
+
+    def _close(self) -> None:
+        logger.info("%r: closing the connection because of its age", self._connection)
+        self._closing = self._loop.create_task(close(self._connection, None))
+
+
+class Unclaimed(Timer):
     """Closes descriptors that no box has named for a while.
 
     It may take up to twice the time that the limits give, but never less than once. Time in which boxes
@@ -187,7 +190,11 @@ def peer_ended(connection: Connection) -> bool:
     in_use = is_open or connection.state is State.CHANGING
     if in_use and not connection.peer_finished and transport is not None:
         connection.peer_finished = True
-        if is_open and transport.can_write_eof() and connection.receiver.is_session:
+        if connection.keepalive is not None:
+            connection.keepalive.cancel()
+        # A peer of this package says that it leaves, and closes its side when all is answered.
+        may_read = connection.receiver.is_session and not connection.receiver.peer_is_ours
+        if is_open and transport.can_write_eof() and may_read:
             connection.peer_end = PeerEnd(connection, connection.limits.eof_timeout)
         connection.inbox.when_given_out(partial(_boxes_ended, connection))
     return connection.peer_end is not None and connection.state is State.OPEN

@@ -51,6 +51,9 @@ class Inbox:
 
     Attributes:
         pauses: why none are given out.
+        heard_at: when a piece of the stream came last that could be read at once, or the time in which
+            it is one of several, on the clock of `perf_counter`.
+        overlooked: how many boxes of the piece that is being read are no sign of work.
         silence: is told when boxes came; None if that does not matter.
         unclaimed: closes descriptors that no box names; None before the first one came.
     """
@@ -63,6 +66,8 @@ class Inbox:
         "_parser",
         "_share_ends",
         "_turn_over",
+        "heard_at",
+        "overlooked",
         "pauses",
         "silence",
         "unclaimed",
@@ -77,6 +82,8 @@ class Inbox:
         self._log_as: object = None
         # Whether the transport is gone, so that only the next turn can take back a reason to pause.
         self._draining = False
+        self.overlooked = 0
+        self.heard_at = 0.0
         self._share_ends = 0.0  # When the boxes of this turn of the loop have had their share of it.
         # What is to be done when all boxes that came were given out.
         self._afterwards: Callable[[], None] | None = None
@@ -102,6 +109,7 @@ class Inbox:
         quota, log_as = _QUOTA, self._log_as
         if (now := perf_counter()) > self._share_ends:
             self._share_ends = now + _SHARE
+            self.heard_at = now
         share_ends = self._share_ends
         outbox.reading = True
         try:
@@ -127,8 +135,8 @@ class Inbox:
         finally:
             outbox.reading = False
             outbox.flush()
-        if self.silence is not None and quota < _QUOTA:
-            self.silence.heard()
+        if self.overlooked or self.silence is not None:
+            self._hear(_QUOTA - quota)
         if self._turn_over is not None and Pause.TURN not in self.pauses:
             self._turn_over.set()
         if self._afterwards is not None:
@@ -136,6 +144,12 @@ class Inbox:
             if drained or not self.pauses:
                 afterwards, self._afterwards = self._afterwards, None
                 afterwards()
+
+    def _hear(self, boxes: int) -> None:
+        """So many boxes were given out."""
+        overlooked, self.overlooked = self.overlooked, 0
+        if self.silence is not None and boxes > overlooked:
+            self.silence.heard()
 
     def _rest(self) -> None:
         """Leave the rest of this turn to the other connections, and go on after them."""

@@ -18,7 +18,7 @@ from ..limits import Limits
 from ..session.life import Event, State
 from ..transports.cutting import cut
 from ..wire.parser import BoxParser
-from .ending import Silence
+from .ending import Age, Silence
 
 if TYPE_CHECKING:
     from ..session.receivers import Receiver
@@ -105,6 +105,8 @@ def _configure(connection: Connection, owner: Any) -> None:
     inbox.open(BoxParser(limits.max_box_size, version), log_as)
     if limits.idle_timeout is not None:
         inbox.silence = Silence(connection, limits.idle_timeout)
+    if limits.max_connection_age is not None:
+        connection.age = Age(connection, limits.max_connection_age)
     outbox.version = version
     outbox.max_box_size = limits.max_box_size
     outbox.log_as = log_as

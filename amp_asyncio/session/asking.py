@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from ..commands.command import Command
+from ..commands.command import Command, asked_on
+from ..commands.definitions import ByName
+from ..wire.boxes import AmpBox
+from ..wire.extensions import DESCRIBE, HEALTH
+from .terms import Terms
 
 if TYPE_CHECKING:
     from .session import Session
 
-__all__ = ["ask"]
+__all__ = ["ask", "ask_description", "ask_health"]
+
+_BY_NAME: Final = ByName()
 
 
 def ask(
@@ -21,17 +27,16 @@ def ask(
     metadata: Mapping[str, str] | None = None,
 ) -> asyncio.Future[Any]:
     """Ask `question`, and return the future of its answer; raises as `callRemote` does."""
+    terms = Terms(session.limits, timeout, metadata) if metadata or timeout is not None else None
     definition = question.__amp__
     template = definition.question_template
     future: Any = None
     if template is not None:
         values: Any = question.__dict__
-        future = session.calls.ask_at_once(template, definition, values)
+        future = session.calls.ask_at_once(template, definition, values, terms)
     if future is None:
-        future = question._doCommand(session.owner or _Forgotten(session))
-    if timeout is not None:
-        timer = asyncio.get_running_loop().call_later(timeout, _expire, future, timeout)
-        future.add_done_callback(lambda future: timer.cancel())
+        with asked_on(question, terms):
+            future = question._doCommand(session.owner or _Forgotten(session))
     asked: asyncio.Future[Any] = future
     return asked
 
@@ -45,6 +50,12 @@ class _Forgotten:
         self.__amp__ = session
 
 
-def _expire(future: asyncio.Future[Any], timeout: float) -> None:
-    if not future.done():
-        future.set_exception(TimeoutError(f"no answer within {timeout} s"))
+def ask_health(session: Session, service: str | None, timeout: float | None) -> asyncio.Future[AmpBox]:
+    """Ask whether the peer serves: the future raises `NotServing` if not."""
+    box = AmpBox() if service is None else AmpBox({b"service": service.encode()})
+    return session.calls.ask(HEALTH, box, _BY_NAME, 0, Terms(session.limits, timeout, None))
+
+
+def ask_description(session: Session, timeout: float | None) -> asyncio.Future[AmpBox]:
+    """Ask which commands the peer answers."""
+    return session.calls.ask(DESCRIBE, AmpBox(), _BY_NAME, 0, Terms(session.limits, timeout, None))

@@ -8,7 +8,7 @@ aborted. What may begin does not all begin in one turn of the event loop.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import OrderedDict
 from time import perf_counter
 from typing import TYPE_CHECKING, Final, TypeAlias
 
@@ -19,6 +19,7 @@ from ..wire.costs import box_cost
 from .life import Pause
 
 if TYPE_CHECKING:
+    from .current import Call
     from .locators import Responder
     from .session import Session
 
@@ -28,7 +29,7 @@ __all__ = ["SHARE", "Backlog"]
 #: over it. It counts time, not commands: what one of them costs is up to the peer and the responder.
 SHARE: Final = 0.004
 
-_Waiting: TypeAlias = tuple[AmpBox, "Responder", int]
+_Waiting: TypeAlias = tuple[AmpBox, "Responder", int, "Call | None"]
 
 
 class Backlog:
@@ -54,7 +55,8 @@ class Backlog:
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._commands: deque[_Waiting] = deque()
+        # By their tags; by something else where there is none, or where it was used twice.
+        self._commands: OrderedDict[object, _Waiting] = OrderedDict()
         # Those that are not begun because this side is closing.
         self._parked: list[_Waiting] = []
         self.size = 0  # The bytes of both.
@@ -68,26 +70,49 @@ class Backlog:
         """Return how many wait for their turn to begin."""
         return len(self._commands)
 
-    def add(self, box: AmpBox, responder: Responder, parked: bool = False) -> None:
-        """Let a command wait; with `parked`, until `unpark` is called."""
-        size = box_cost(box)
-        (self._parked if parked else self._commands).append((box, responder, size))
+    def add(
+        self,
+        box: AmpBox,
+        responder: Responder,
+        size: int,
+        call: Call | None,
+        parked: bool = False,
+    ) -> None:
+        """Let a command wait; with `parked`, until `unpark` is called. `size` is 0 if not known."""
+        size = size or box_cost(box)
+        entry = box, responder, size, call
+        if parked:
+            self._parked.append(entry)
+        else:
+            self._wait(entry)
         self.size += size
         if not self._overfull and self._is_full(1):
             self._overfull = True
             self._session.outlet.pause_reading(Pause.BACKLOG)
             self.watch()
 
-    def take(self) -> _Waiting:
+    def _wait(self, entry: _Waiting) -> None:
+        tag = entry[0].get(ASK)
+        self._commands[object() if tag is None or tag in self._commands else tag] = entry
+
+    def next(self) -> _Waiting:
         """Return the next command, which begins now."""
-        entry = self._commands.popleft()
+        _, entry = self._commands.popitem(last=False)
         self.size -= entry[2]
+        return entry
+
+    def take(self, tag: bytes) -> _Waiting | None:
+        """Return the command with this tag, which is not begun any more; None if none waits."""
+        entry = self._commands.pop(tag, None)
+        if entry is not None:
+            self.size -= entry[2]
         return entry
 
     def unpark(self) -> bool:
         """Let those that were parked wait for their turn; return whether there are any."""
         parked, self._parked = self._parked, []
-        self._commands.extend(parked)
+        for entry in parked:
+            self._wait(entry)
         return bool(parked)
 
     def relieve(self) -> None:
@@ -107,10 +132,10 @@ class Backlog:
 
     def drop(self, keep: bool) -> None:
         """Forget the commands that have not begun; with `keep`, only those that want an answer."""
-        left = [entry for entry in self._commands if keep and ASK not in entry[0]]
-        self._commands = deque(left)
+        left = [entry for entry in self._commands.values() if keep and ASK not in entry[0]]
+        self._commands = OrderedDict(enumerate(left))
         self._parked = []
-        self.size = sum(size for _, _, size in left)
+        self.size = sum(entry[2] for entry in left)
         self._overfull = False
         self.unwatch()
 

@@ -13,18 +13,30 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from time import monotonic
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ..commands.definitions import ENDING, ByName, Definition, raisable
 from ..commands.exchange import drop
 from ..commands.templates import Template
-from ..errors import AmpError, ConnectionLost, MalformedAmpBox, ProtocolSwitched, shortened
+from ..errors import (
+    AmpError,
+    ConnectionLost,
+    DeadlineExceeded,
+    ProtocolSwitched,
+    shortened,
+)
 from ..wire.boxes import ANSWER, ASK, COMMAND, ERROR, UNKNOWN_ERROR_CODE, AmpBox
 from ..wire.costs import PAIR_OVERHEAD, box_cost
+from ..wire.extensions import TIMEOUT
 from .changes import Change
+from .current import Call
+from .deadlines import milliseconds
 from .outlets import changeable
-from .questions import MOST_CANCELLED, Queue, Watch, fail, free, remote_error
+from .questions import Queue, fail, remote_error
 from .running import current
+from .table import NONE_OPEN, Table
+from .terms import TIMEOUT_COST, Terms, deadline_for, suffix
 
 if TYPE_CHECKING:
     from .session import Session
@@ -43,11 +55,6 @@ _TAG_COST = PAIR_OVERHEAD + len(ASK) + 12
 # more.
 _FEW = 8
 
-_Open: TypeAlias = dict[bytes, tuple[ByName | Change, _AnyFuture, int]]
-
-# What a conversation has that has never asked: many servers never do, and a dictionary takes memory.
-_NONE_OPEN: Final[_Open] = {}
-
 
 class Calls:
     """The questions of one conversation that this side asks.
@@ -59,15 +66,14 @@ class Calls:
     """
 
     __slots__ = (
-        "_count_at",
         "_counter",
+        "_default",
         "_most",
-        "_open",
+        "_offers",
         "_session",
-        "_unanswered",
+        "_table",
         "_unresolved",
         "_waiting",
-        "_watch",
         "held",
         "over",
         "ready",
@@ -79,12 +85,9 @@ class Calls:
         self.ready = False
         # The number of the last command; the tag of a question is its hexadecimal form.
         self._counter = 0
-        # The questions without an answer, by their tags, with their sizes; and the sum of the sizes.
-        self._open = _NONE_OPEN
-        self._unanswered = 0
-        # With how many open questions those are counted that were cancelled.
-        self._count_at = MOST_CANCELLED
-        self._watch: Watch | None = None  # Made when a question has to wait for others.
+        self._table = Table(session, self._room_made)
+        self._default: float | None = None  # The timeout of questions that have none of their own.
+        self._offers = False  # Whether the next question is to carry our offer.
         # How large a question may be, together with those that are unanswered, to leave at once.
         self._most = 0
         self.held = False
@@ -96,6 +99,12 @@ class Calls:
         """Take the limits of the session: questions can be sent from now on."""
         limits = self._session.limits
         self._most = min(limits.window, limits.max_box_size)
+        self._default = limits.default_timeout
+        self.offer()
+
+    def offer(self) -> None:
+        """Have the next question say that this side is of this package: see `negotiation.py`."""
+        self._offers = self._session.extended
         self.update()
 
     def update(self) -> None:
@@ -104,6 +113,7 @@ class Calls:
             self.over is None
             and not self.held
             and not self._waiting
+            and not self._offers
             and not self._session.closing
             and self._session.interceptors is None
             and self._session.outlet.takes_bytes
@@ -114,54 +124,98 @@ class Calls:
         interceptors = self._session.interceptors
         if self._waiting or self._unresolved or (interceptors is not None and interceptors.is_open()):
             return True
-        return any(not future.done() for _, future, _ in self._open.values())
+        return self._table.is_open()
+
+    def has_waiting(self) -> bool:
+        """Return whether a question waits to be sent."""
+        return bool(self._waiting)
+
+    def has_tags(self) -> bool:
+        """Return whether the peer has not answered a question, wanted or not; pings do not count."""
+        return self._table.has_tags()
 
     def may_claim(self) -> bool:
         """Return whether an answer that is awaited may have a descriptor in it."""
-        return any(asked.may_claim for asked, _, _ in self._open.values())
+        return self._table.may_claim()
+
+    def peer_announced(self) -> None:
+        """What is known of the peer has changed."""
+        self._table.peer_announced()
 
     # --- asking ---
 
     def ask_at_once(
-        self, template: Template, asked: Definition, objects: dict[str, Any]
+        self,
+        template: Template,
+        asked: Definition,
+        objects: dict[str, Any],
+        terms: Terms | None = None,
     ) -> _AnyFuture | None:
         """Ask without making a box; return None if a box is needed, and nothing was sent."""
         if not self.ready:
             return None
+        running = current.get()
+        deadline, more, pairs = None, b"", 0
+        if terms is not None or running is not None or self._default is not None:
+            deadline = deadline_for(terms, running, self._default)
+            left = None if deadline is None else deadline - monotonic()
+            if left is not None and left <= 0:
+                return None
+            if (left is not None or terms is not None) and self._session.extended:
+                more, pairs = suffix(terms, left)
         # Reserved before the arguments are encoded: what encodes them may ask something itself.
         self._counter = number = self._counter + 1
         tag = b"%x" % number
-        data = template.fill(tag, objects, self._most - self._unanswered)
+        table = self._table
+        room = self._most - table.unanswered
+        if pairs:
+            room -= len(more) + pairs * (PAIR_OVERHEAD - 4)
+        data = template.fill(tag, objects, room)
         if data is None:
             if self._counter == number:
                 self._counter = number - 1
             return None
         future: _AnyFuture = asyncio.get_running_loop().create_future()
         size = len(data) + template.overhead
-        if self._open is _NONE_OPEN:
-            self._open = {}
-        self._open[tag] = (asked, future, size)
-        self._unanswered += size
+        if pairs:
+            data = b"%b%b\0\0" % (data[:-2], more)
+            size += len(more) + pairs * (PAIR_OVERHEAD - 4)
+        # (What `add` does, without a call: most questions come here.)
+        questions = table.open
+        if questions is NONE_OPEN:
+            questions = table.open = {}
+        questions[tag] = (asked, future, size)
+        table.unanswered += size
         try:
-            if len(self._open) > _FEW:
-                if len(self._open) >= self._count_at:
-                    self._count_cancelled()
+            if len(questions) > _FEW:
+                if len(questions) >= table.count_at:
+                    table.count()
                 self._session.outbox.send(data, later=True)
             else:
                 self._session.outbox.send(data)
         except (ConnectionLost, ProtocolSwitched):
-            del self._open[tag]
-            self._unanswered -= size
+            table.remove(tag)
             return None  # The future of the question with a box will say it.
-        responders = self._session.responders
-        if responders.desk.now is not None or current.get() is not None:
-            responders.asked(future)
+        if table.tells is not None:
+            future.add_done_callback(table.tells)
+        if deadline is not None:
+            table.end_at(future, deadline)
+        if running is not None or self._session.responders.desk.now is not None:
+            self._session.responders.asked(future)
         return future
 
-    def ask(self, name: bytes, box: AmpBox, asked: Asked, in_lists: int = 0) -> _AnyFuture:
+    def ask(
+        self,
+        name: bytes,
+        box: AmpBox,
+        asked: Asked,
+        in_lists: int = 0,
+        terms: Terms | None = None,
+    ) -> _AnyFuture:
         """Ask for the command `name` with `box`; `asked` takes the answer, None for none.
 
-        `in_lists` is what the elements of its lists count.
+        `in_lists` is what the elements of its lists count. Without `terms`, those of the responder
+        count that asks.
 
         What is wrong with the box is raised at once, and nothing is sent. Everything else is for the
         future to say.
@@ -172,16 +226,23 @@ class Calls:
         future: _AnyFuture = asyncio.get_running_loop().create_future()
         box[COMMAND] = name
         refusal = self.over or session.refusal()
+        deadline = self._deadline(asked, terms)
+        if deadline is not None and deadline <= monotonic():
+            refusal = refusal or DeadlineExceeded("the time for the call was over when it was asked")
         if refusal is not None:
             drop(box)
             fail(asked, future, refusal)
             return future
-        size = box_cost(box) + in_lists + _TAG_COST
+        if session.extended and terms is not None:
+            box.update(terms.metadata)
+        size = box_cost(box) + in_lists + _TAG_COST + (TIMEOUT_COST if deadline else 0)
+        if deadline is not None:
+            self._table.end_at(future, deadline)
         responders = session.responders
         nested = responders.is_inside()
         passes = nested and responders.asks_nothing()
         if not self._waiting and not self._may_send(size, passes):
-            self._free_window()
+            self._table.free()
         waits = (self._waiting is not None and not passes) or not self._may_send(size, passes)
         try:
             if waits:
@@ -191,15 +252,33 @@ class Calls:
                 self._waiting.add(future, (asked, box, size), passes)
                 future.add_done_callback(self._stop_waiting)
                 self.ready = False
-                self._watch_open()
+                self._table.watch()
             else:
                 self._send(asked, box, size, future)
         except BaseException:
             drop(box)
+            if self._table.deadlines is not None:
+                self._table.deadlines.remove(future)
             raise
-        if nested:
-            responders.asked(future, waits)
+        responders.asked(future, waits)
         return future
+
+    def _deadline(self, asked: Asked, terms: Terms | None) -> float | None:
+        """Return when nobody waits for the answer any more, or None."""
+        if asked is None or (terms is None and isinstance(asked, Change)):
+            return None
+        return deadline_for(terms, current.get(), self._default)
+
+    def call(self, name: bytes, amp: Any, question: Any, asked: Asked, terms: Terms | None) -> Call:
+        """Return what interceptors see of a question that is about to be asked."""
+        metadata = {} if terms is None else terms.named()
+        return Call("asking", name, amp, question, metadata, self._deadline(asked, terms))
+
+    def ask_beside(self, box: AmpBox, asked: ByName) -> None:
+        """Ask what the user does not: it passes window and backlog, and only `asked` waits for it."""
+        future: _AnyFuture = asyncio.get_running_loop().create_future()
+        future.set_result(None)
+        self._send(asked, box, 0, future)
 
     def check(self, box: AmpBox, asked: Asked) -> None:
         """Raise what is wrong with a box that will be sent later; its tag will not be longer."""
@@ -212,9 +291,10 @@ class Calls:
     def _may_send(self, size: int, passes: bool) -> bool:
         if self.held:
             return False
-        if passes or not self._unanswered:
+        unanswered = self._table.unanswered
+        if passes or not unanswered:
             return True
-        return self._unanswered + size <= self._session.limits.window
+        return unanswered + size <= self._session.limits.window
 
     def _send(self, asked: Asked, box: AmpBox, size: int, future: _AnyFuture) -> None:
         """Send a question; its future is in the table before that."""
@@ -223,19 +303,19 @@ class Calls:
             asked.check(changeable(session.outlet))
         self._counter = number = self._counter + 1
         tag = b"%x" % number
+        table, offers = self._table, False
         if asked is not None:
             box[ASK] = tag
-            if self._open is _NONE_OPEN:
-                self._open = {}
-            self._open[tag] = (asked, future, size)
-            self._unanswered += size
-            if len(self._open) >= self._count_at:
-                self._count_cancelled()
+            deadline = table.deadlines.get(future) if table.deadlines is not None else None
+            if deadline is not None and session.extended:
+                box[TIMEOUT] = milliseconds(max(0.001, deadline - monotonic()))
+            if self._offers and not isinstance(asked, Change):
+                offers = session.offer(box, session.limits.max_box_size - size)
+            table.add(tag, asked, future, size)
         try:
             session.send(box)
         except BaseException as error:
-            if asked is not None and self._open.pop(tag, None) is not None:
-                self._unanswered -= size
+            table.remove(tag)
             if self._counter == number:
                 self._counter = number - 1
             if isinstance(error, ConnectionLost | ProtocolSwitched):
@@ -243,6 +323,12 @@ class Calls:
                 fail(asked, future, error)
                 return
             raise
+        if asked is not None:
+            if offers:
+                self._offers = False
+                self.update()
+            if table.tells is not None and asked.tells_cancelled:
+                future.add_done_callback(table.tells)
         if isinstance(asked, Change):
             asked.sent(changeable(session.outlet), future)
         elif asked is None and self.held:
@@ -262,6 +348,8 @@ class Calls:
         self.held = False
         self._taken()
         self._send_waiting()
+        if self._table.tells is not None:
+            self._table.look_soon()
 
     def _taken(self) -> None:
         """The transport takes more, or never will: commands that want no answer are done."""
@@ -293,7 +381,7 @@ class Calls:
                 if isinstance(error, ENDING):
                     raise
         if queue:
-            self._watch_open()
+            self._table.watch()
         self._waiting = self._waiting or None  # An empty one is not kept.
         self.update()
 
@@ -309,38 +397,17 @@ class Calls:
         if self._waiting and self._waiting.let_pass(questions, asking):
             self._send_waiting()
 
-    # --- open questions that were cancelled ---
-
-    def _free_window(self) -> int:
-        """Take the cancelled questions out of the window; return how many have no answer."""
-        cancelled, size = free(self._open)
-        self._unanswered -= size
-        return cancelled
-
-    def _count_cancelled(self) -> None:
-        """Give the connection up if there are too many of them; else count again later."""
-        cancelled = self._free_window()
-        self._count_at = len(self._open) + max(1, MOST_CANCELLED - cancelled)
-        if cancelled >= MOST_CANCELLED:
-            why = f"{cancelled} questions were cancelled, and the peer answers none of them"
-            self._session.outlet.give_up(ConnectionLost(why))
-
-    def _watch_open(self) -> None:
-        """Have the questions that wait sent when open ones are cancelled."""
-        if self._watch is None:
-            self._watch = Watch(self._open_cancelled)
-        self._watch.add(self._open)
-
-    def _open_cancelled(self) -> None:
+    def _room_made(self) -> None:
+        """Send what waits, if there is room for it: some of the open questions were cancelled."""
         if self._waiting:
-            self._free_window()
+            self._table.free()
             self._send_waiting()
 
     # --- answers ---
 
     def answer_received(self, box: AmpBox) -> None:
         """Take an answer; `MalformedAmpBox` where no such question is open."""
-        asked, future = self._take(box[ANSWER])
+        asked, future = self._table.take(box[ANSWER])
         try:
             asked.answered(box, self._session, future)
         except BaseException as error:
@@ -354,7 +421,7 @@ class Calls:
     def error_received(self, box: AmpBox) -> None:
         """Take an error; `MalformedAmpBox` where it has no code, or no such question is open."""
         error = remote_error(box)
-        asked, future = self._take(box[ERROR])
+        asked, future = self._table.take(box[ERROR])
         if error.errorCode == UNKNOWN_ERROR_CODE and "reference" in str(error.description):
             # The peer's log has the rest, under the same reference.
             message = "%r: a question failed: %s"
@@ -369,22 +436,11 @@ class Calls:
         if self._session.watched:
             self._session.moved()
 
-    def _take(self, tag: bytes) -> tuple[ByName | Change, _AnyFuture]:
-        """Take a question out of the table."""
-        try:
-            asked, future, size = self._open.pop(tag)
-        except KeyError:
-            why = f"an answer to {shortened(tag)}, which is not an open question"
-            raise MalformedAmpBox(why) from None
-        self._unanswered -= size
-        return asked, future
-
     # --- the end ---
 
     def give_up(self, reason: AmpError) -> None:
         """Fail every question that is open; its late answer is dropped, and others may be asked."""
-        for asked, future, _ in self._open.values():
-            fail(asked, future, reason)
+        self._table.give_up(reason)
         for future, (waiter, _, _) in self._waiting.all() if self._waiting else ():
             fail(waiter, future, reason)
 
@@ -392,12 +448,10 @@ class Calls:
         """Fail every question that has no answer, and every later one."""
         self.over = reason
         self.ready = False
-        open_ones, self._open, self._unanswered = self._open, _NONE_OPEN, 0
         waiting = self._waiting.all() if self._waiting else []
         self._waiting = None
         self._taken()
-        for asked, future, _ in open_ones.values():
-            fail(asked, future, reason)
+        self._table.end(reason)
         for future, (waiter, box, _) in waiting:
             drop(box)
             fail(waiter, future, reason)

@@ -14,7 +14,7 @@ import asyncio
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
-from ..commands.command import Command, session_of
+from ..commands.command import Command, session_of, terms_of
 from ..commands.definitions import raisable
 from ..errors import ConnectionLost, MalformedAmpBox, RemoteAmpError
 from ..wire.boxes import AmpBox
@@ -35,6 +35,8 @@ class Change(ABC):
     securing = False
     # A protocol that takes over may take descriptors.
     may_claim = True
+    # The peer is not told that the caller does not wait any more.
+    tells_cancelled = False
 
     def __init__(self, command: type[Command[Any]]) -> None:
         self.command = command
@@ -113,7 +115,8 @@ class ChangingCommand(Command):
             raise RuntimeError("there is no connection yet; ask when connection_made was called")
         change = self._change(changeable(session.outlet))
         box = self.makeArguments(self.structured, proto)
-        return session.ask(self.commandName, box, change, question=self, amp=proto)
+        terms = terms_of(self)
+        return session.ask(self.commandName, box, change, terms=terms, question=self, amp=proto)
 
 
 def lost(why: str, cause: BaseException) -> ConnectionLost:

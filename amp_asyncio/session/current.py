@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from ..wire.boxes import COMMAND
-from .running import Status, current, desk
+from .running import current, desk
 
 if TYPE_CHECKING:
     from .outlets import Outlet
@@ -84,7 +84,7 @@ def current_call() -> Call | None:
             at.now = responders, box, call
         return call
     running = current.get()
-    if running is None or running.status is Status.ENDED:
+    if running is None or running.ended:
         return None
     if running.call is None:
         running.call = Call("answering", running.command, running.responders.amp)

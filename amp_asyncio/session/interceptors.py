@@ -23,10 +23,12 @@ from ..errors import shortened
 from ..wire.boxes import COMMAND, AmpBox
 from .current import Call, current_call
 from .locators import MethodResponder, Responder, is_awaitable
+from .terms import revised
 
 if TYPE_CHECKING:
     from .calls import Asked
     from .session import Session
+    from .terms import Terms
 
 __all__ = ["Interceptor", "Interceptors", "Proceed", "checked"]
 
@@ -66,7 +68,9 @@ class Interceptors:
 
     # --- asking ---
 
-    def ask(self, call: Call, box: AmpBox, asked: Asked, in_lists: int) -> asyncio.Task[Any]:
+    def ask(
+        self, call: Call, box: AmpBox, asked: Asked, in_lists: int, terms: Terms | None
+    ) -> asyncio.Task[Any]:
         """Ask for a command, as `Calls.ask` does, in a task of its own.
 
         What is wrong with the box is raised at once, here, too.
@@ -78,7 +82,7 @@ class Interceptors:
         except BaseException:
             drop(box)
             raise
-        question = _Question(self._session, call, box, asked, in_lists)
+        question = _Question(self._session, call, box, asked, in_lists, terms)
         asking = self._ask(question)
         task: asyncio.Task[Any]
         if loop.get_task_factory() is not None:
@@ -127,14 +131,23 @@ class Interceptors:
 class _Question:
     """A question that may be asked when its interceptors have proceeded, more than once, or never."""
 
-    __slots__ = ("_asked", "_box", "_in_lists", "_sent", "_session", "call")
+    __slots__ = ("_asked", "_box", "_in_lists", "_sent", "_session", "_terms", "call")
 
-    def __init__(self, session: Session, call: Call, box: AmpBox, asked: Asked, in_lists: int) -> None:
+    def __init__(
+        self,
+        session: Session,
+        call: Call,
+        box: AmpBox,
+        asked: Asked,
+        in_lists: int,
+        terms: Terms | None,
+    ) -> None:
         self.call = call
         self._session = session
         self._box = box
         self._asked = asked
         self._in_lists = in_lists
+        self._terms = terms
         self._sent = False
 
     async def proceed(self) -> Any:
@@ -145,8 +158,11 @@ class _Question:
                     f"{self.call!r} has descriptors, which were sent: call proceed() only once"
                 )
             box = copy(box)  # The first one may still wait to be sent.
+        session = self._session
+        # Interceptors may have changed the metadata.
+        terms = revised(self._terms, self.call.metadata, session.limits)
         self._sent = True
-        return await self._session.calls.ask(self.call.command, box, self._asked, self._in_lists)
+        return await session.calls.ask(self.call.command, box, self._asked, self._in_lists, terms)
 
     def forget(self) -> None:
         """Let go of what was never sent."""

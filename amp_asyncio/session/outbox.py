@@ -76,6 +76,7 @@ class Outbox:
         max_box_size: how large a box may be, see `Limits`; None for no limit.
         log_as: what a log line of each box begins with; None if boxes are not logged.
         congested: whether the transport's buffer is full.
+        dropped: what the transport was not given before the outbox was closed.
     """
 
     __slots__ = (
@@ -89,6 +90,7 @@ class Outbox:
         "_turn",
         "closed",
         "congested",
+        "dropped",
         "exchange",
         "log_as",
         "max_box_size",
@@ -101,6 +103,7 @@ class Outbox:
         self.closed: AmpError | None = ConnectionLost("there is no connection yet")
         self.reading = self.congested = False
         self.size = 0
+        self.dropped = b""
         self.exchange: Exchange | None = None
         self.version = 1
         self.max_box_size: int | None = None
@@ -258,6 +261,11 @@ class Outbox:
 
     # --- the transport's buffer ---
 
+    @property
+    def is_held(self) -> bool:
+        """Whether what is sent now waits: the transport takes no more, or the connection changes."""
+        return self.congested or self._locked
+
     def unsent(self) -> int:
         """Return how many bytes were sent that the network has not taken yet.
 
@@ -318,8 +326,10 @@ class Outbox:
         self._transport = None
         pieces, self._pieces = self._pieces, None
         self.size = 0
-        for piece in pieces or ():
-            _close(piece)
+        if pieces:
+            self.dropped = b"".join(pieces)
+            for piece in pieces:
+                _close(piece)
         self._wake()
 
 

@@ -64,6 +64,12 @@ class Outlet(Protocol):
     def post(self, box: AmpBox) -> None:
         """Send a box; raises as `Outbox.send_box` does."""
 
+    def overlook(self) -> None:
+        """Let the box that was given out last be no sign of work: it is a ping, or its answer."""
+
+    def keep_alive(self, ping: Callable[[], None] | None) -> None:
+        """Call `ping` when nothing comes, to see whether the peer is there; None to do so no more."""
+
     def pause_reading(self, reason: Pause) -> None:
         """Give out no box after the one that was given out last."""
 
@@ -112,6 +118,12 @@ class SenderOutlet:
 
     def post(self, box: AmpBox) -> None:
         self._sender.sendBox(box)
+
+    def overlook(self) -> None:
+        """Do nothing: it is not known how such a sender measures silence."""
+
+    def keep_alive(self, ping: Callable[[], None] | None) -> None:
+        """Do nothing: such a sender is not watched."""
 
     def pause_reading(self, reason: Pause) -> None:
         """Do nothing: such a sender cannot stop what comes."""

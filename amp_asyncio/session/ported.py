@@ -6,11 +6,12 @@ be called. So its definition warns, and the warning names what takes the place o
 
 from __future__ import annotations
 
-import sys
 import warnings
 from collections.abc import Mapping
 from types import FunctionType
 from typing import Final
+
+from ..commands.warning import stack_depth
 
 __all__ = ["OF_CONNECTIONS", "OF_LOCATORS", "warn_of_overrides"]
 
@@ -61,7 +62,7 @@ def warn_of_overrides(cls: type, root: type, names: Mapping[str, tuple[str, str]
             if is_method and hasattr(cls, instead) and not _overrides(cls, instead):
                 warnings.warn(
                     f"{cls.__name__}.{name}() will never be called: {advice} instead",
-                    stacklevel=_depth(),
+                    stacklevel=stack_depth(),
                 )
 
 
@@ -71,13 +72,3 @@ def _overrides(cls: type, name: str) -> bool:
         name in vars(base) and base.__module__.partition(".")[0] not in (_PACKAGE, "asyncio")
         for base in cls.__mro__
     )
-
-
-def _depth() -> int:
-    """Return the `stacklevel` of the class statement: the first frame outside of this package."""
-    level = 1
-    frame = sys._getframe(1)
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(f"{_PACKAGE}."):
-        frame = frame.f_back
-        level += 1
-    return level

@@ -7,19 +7,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict, deque
-from collections.abc import Callable
-from typing import Any, Final, TypeAlias
+from typing import Any, TypeAlias
 
 from ..commands.definitions import raisable
 from ..errors import AmpError, ConnectionLost, MalformedAmpBox, RemoteAmpError, shortened
-from ..wire.boxes import ERROR, ERROR_CODE, ERROR_DESCRIPTION, AmpBox, Box
-from .outbox import again
+from ..wire.boxes import ASK, ERROR, ERROR_CODE, ERROR_DESCRIPTION, AmpBox, Box
+from ..wire.parser import BoxParser
+from .outbox import Outbox, again
 
-__all__ = ["MOST_CANCELLED", "Queue", "Watch", "fail", "free", "remote_error"]
-
-#: With this many questions that were cancelled and are not answered, a connection is given up.
-MOST_CANCELLED: Final = 10_000
-
+__all__ = ["Queue", "dropped", "fail", "remote_error"]
 
 _Entry: TypeAlias = tuple[Any, AmpBox, int]
 
@@ -70,47 +66,6 @@ class Queue:
         return [*self._passing.items(), *self._others.items()]
 
 
-class Watch:
-    """Calls `cancelled` in the next turn of the loop when questions that are watched were cancelled."""
-
-    __slots__ = ("_cancelled", "_last", "_soon")
-
-    def __init__(self, cancelled: Callable[[], None]) -> None:
-        self._cancelled = cancelled
-        self._last = 0  # The number of the last question that is watched.
-        self._soon = False  # Whether `cancelled` will be called: many are often cancelled in one turn.
-
-    def add(self, questions: dict[bytes, tuple[Any, asyncio.Future[Any], int]]) -> None:
-        """Watch those of `questions` that are not watched yet; they are in the order of their tags."""
-        last = self._last
-        for tag, (_, future, _) in reversed(questions.items()):
-            number = int(tag, 16)
-            if number <= last:
-                break
-            self._last = max(self._last, number)
-            future.add_done_callback(self._done)
-
-    def _done(self, future: asyncio.Future[Any]) -> None:
-        if future.cancelled() and not self._soon:
-            self._soon = True
-            asyncio.get_running_loop().call_soon(self._tell)
-
-    def _tell(self) -> None:
-        self._soon = False
-        self._cancelled()
-
-
-def free(questions: dict[bytes, tuple[Any, asyncio.Future[Any], int]]) -> tuple[int, int]:
-    """Have questions that were cancelled count nothing; return how many there are, and their size."""
-    cancelled = total = 0
-    for tag, (asked, future, size) in questions.items():
-        if future.done():
-            cancelled += 1
-            total += size
-            questions[tag] = (asked, future, 0)
-    return cancelled, total
-
-
 def remote_error(box: Box) -> RemoteAmpError:
     """Return what an error box says; `MalformedAmpBox` for one without its code."""
     if ERROR_CODE not in box:
@@ -123,8 +78,10 @@ def remote_error(box: Box) -> RemoteAmpError:
     return error
 
 
-def fail(asked: object, future: asyncio.Future[Any], reason: BaseException) -> None:
+def fail(asked: object, future: asyncio.Future[Any], reason: BaseException, sent: bool = False) -> None:
     """Resolve the future of a question that will have no answer; `asked` is None if it wants none.
+
+    `sent` says whether it was handed to the transport.
 
     A command that wants no answer is not told that the connection was lost. That the connection was
     handed over before the command was sent is an error for it, too.
@@ -134,4 +91,18 @@ def fail(asked: object, future: asyncio.Future[Any], reason: BaseException) -> N
     if asked is None and isinstance(reason, ConnectionLost):
         future.set_result(None)
     else:
-        future.set_exception(again(reason) if isinstance(reason, AmpError) else raisable(reason))
+        error = again(reason) if isinstance(reason, AmpError) else raisable(reason)
+        if sent and isinstance(error, ConnectionLost):
+            error.sent = True
+        future.set_exception(error)
+
+
+def dropped(outbox: Outbox) -> set[bytes]:
+    """Return the tags of the questions that were sent, and not handed to the transport any more."""
+    parser = BoxParser(version=outbox.version)
+    parser.feed(outbox.dropped)
+    outbox.dropped = b""
+    tags = set()
+    while (box := parser.next_box()) is not None:
+        tags.add(box.get(ASK, b""))
+    return tags

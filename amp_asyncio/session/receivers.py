@@ -26,6 +26,9 @@ class Receiver(Protocol):
 
     @property
     def is_session(self) -> bool: ...
+    @property
+    def peer_is_ours(self) -> bool: ...
+    def secured(self) -> None: ...
     def start(self, sender: BoxSender, outlet: Outlet) -> None: ...
     def receive(self, box: AmpBox) -> None: ...
     def hold(self) -> None: ...
@@ -50,6 +53,13 @@ class ForeignReceiver:
         #: Whether the boxes get to the session after all, by way of the owner's overrides.
         self.is_session = is_session
         self._session = session
+
+    @property
+    def peer_is_ours(self) -> bool:
+        return self._session.peer_is_ours
+
+    def secured(self) -> None:
+        self._session.secured()
 
     def start(self, sender: BoxSender, outlet: Outlet) -> None:
         self.receiver.startReceivingBoxes(sender)

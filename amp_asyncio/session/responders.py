@@ -13,6 +13,7 @@ import asyncio
 import logging
 import sys
 from collections.abc import Awaitable
+from contextvars import copy_context
 from functools import partial
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
@@ -25,12 +26,16 @@ from . import answers
 from .backlog import Backlog
 from .changes import ChangingCommand
 from .contexts import NO_CONTEXT, present_context
+from .control import CONTROLS
 from .life import Pause
 from .locators import MethodResponder, Responder, can_wait, is_awaitable
 from .refusals import Failing, is_loss, is_refusal, unhandled
 from .running import RUNNING, Desk, Running, Status, Suspended, current, desk
+from .stopping import Stopping, cancelled, overdue, why_stopped
+from .terms import call_received
 
 if TYPE_CHECKING:
+    from .current import Call
     from .session import Session
 
 __all__ = ["Responders"]
@@ -68,6 +73,7 @@ class Responders:
         "_exempt",
         "_running",
         "_session",
+        "_stopping",
         "context",
         "desk",
         "progress",
@@ -90,10 +96,17 @@ class Responders:
         self._changing: Responder | None = None
         # Made when the first command has to wait: it takes more memory than all else here.
         self._backlog: Backlog | None = None
+        self._stopping: Stopping | None = None
 
     def begin(self) -> None:
         """Answer commands from now on, on the event loop that runs."""
-        self.context = present_context()
+        if current.get() is None:
+            self.context = present_context()
+        else:
+            # The connection was made by a responder, which has nothing to do with those that begin
+            # here.
+            self.context = copy_context()
+            self.context.run(current.set, None)
         self.desk = desk()
 
     @property
@@ -106,12 +119,26 @@ class Responders:
     def command_received(self, box: AmpBox) -> None:
         """Answer a command, or let it wait for its turn."""
         session = self._session
+        extended = session.extended
+        if extended and (control := CONTROLS.get(box[COMMAND])) is not None:
+            call_received(session, box)
+            control(session, box)
+            return
         try:
             responder = (session.locator or session.owner).locateResponder(box[COMMAND])
             if responder is None or (session.guarded and session.hides(responder)):
                 responder = unhandled
         except BaseException as error:
             responder = Failing(error)
+        call, size = None, 0
+        # Most commands have the pairs that their definition says, and so no more.
+        if extended and (
+            not isinstance(responder, MethodResponder) or len(box) != responder.command.__amp__.pairs
+        ):
+            try:
+                call, size = call_received(session, box)
+            except BadArguments as error:
+                responder = Failing(error)
         if getattr(responder, "changes_connection", False):
             # What follows may not be AMP: that is known when the command is answered.
             if session.outlet.locked:
@@ -120,21 +147,23 @@ class Responders:
             session.outlet.pause_reading(_pause_for(responder))
         # A refusal waits for its turn, too: it takes memory as well.
         if session.parking and not session.calls.is_open():
-            self._waiting().add(box, responder, parked=True)
+            self._waiting().add(box, responder, size, call, parked=True)
         elif self._backlog or not self._may_begin():
-            self._waiting().add(box, responder)
+            self._waiting().add(box, responder, size, call)
         else:
-            self._begin(box, responder)
+            self._begin(box, responder, size, call)
 
     def _waiting(self) -> Backlog:
         if self._backlog is None:
             self._backlog = Backlog(self._session)
         return self._backlog
 
-    def _begin(self, box: AmpBox, responder: Responder, size: int = 0) -> None:
+    def _begin(
+        self, box: AmpBox, responder: Responder, size: int = 0, call: Call | None = None
+    ) -> None:
         """Call a responder in a context of its own; give it a task if it has to wait.
 
-        `size` is that of the command, if it is known.
+        `size` is that of the command, if it is known, and `call` has its terms, if there are any.
         """
         self.progress += 1
         session = self._session
@@ -154,12 +183,22 @@ class Responders:
                     session.end_turn()
         if session.interceptors is not None and not is_refusal(responder):
             begin = partial(session.interceptors.begin, responder)
+        running: Running | None = None
+        if call is not None:
+            if call.remaining() == 0:
+                answers.refuse(session, box[COMMAND], box.get(ASK), responder, overdue())
+                return
+            running = Running(self, box[COMMAND], box.get(ASK), size)
+            running.call, running.status = call, Status.CALLED
+            context.run(current.set, running)
         self._asked = ()
         desk = self.desk
-        outer, desk.now = desk.now, (self, box, None)
+        outer, desk.now = desk.now, (self, box, call)
         try:
             answer = context.run(begin, box)
         except BaseException as error:
+            if running is not None:
+                running.end()
             answers.refuse(session, box[COMMAND], box.get(ASK), responder, error)
             if isinstance(error, ENDING):
                 raise
@@ -168,13 +207,19 @@ class Responders:
             desk.now = outer
         if type(answer) is not CoroutineType:
             if not is_awaitable(answer):
+                if running is not None:
+                    running.end()
                 answers.answer(session, box[COMMAND], box.get(ASK), responder, answer)
                 return
             if asyncio.isfuture(answer):
                 # Others may await it, too: only a coroutine is cancelled with the task.
                 answer = asyncio.shield(answer)
         # From here on the box is not kept: the responder has its values.
-        running = Running(self, box[COMMAND], box.get(ASK), in_lists + (size or box_cost(box)))
+        size = in_lists + (size or box_cost(box))
+        if running is None:
+            running = Running(self, box[COMMAND], box.get(ASK), size)
+        else:
+            running.size, running.status = size, RUNNING
         asked: Any = self._asked  # (As far as a type checker sees, it is still empty.)
         for future, waits in asked:
             self._suspend(running, future, waits)
@@ -190,6 +235,8 @@ class Responders:
             self.tasks[task] = running, responder, answer
             self._running += running.size
             task.add_done_callback(self._done)
+            if self._stopping is not None or (call is not None and call.deadline is not None):
+                self.stopping.began(task, running)
 
     async def _finish(self, running: Running, responder: Responder, answer: Awaitable[Any]) -> None:
         """Wait for an answer, and send it when there is room for it."""
@@ -201,6 +248,9 @@ class Responders:
             self._ended(running)
             if running.status is Status.ABANDONED and is_loss(error):
                 logger.debug("%r: %s was cancelled", session, shortened(running.command))
+            elif (stopped := why_stopped(running, error)) is not None:
+                logger.debug("%r: %s was cancelled: %s", session, shortened(running.command), stopped)
+                answers.refuse(session, running.command, running.tag, responder, stopped)
             else:
                 if isinstance(responder, MethodResponder):
                     error = responder.declared(error) or error
@@ -225,13 +275,17 @@ class Responders:
         self._running -= running.size
         if running.status is Status.EXEMPT:
             self._exempt -= 1
-        elif running.status is not Status.ENDED:
-            # It was cancelled, perhaps before it began: then nothing else has ended the coroutine.
+        elif not running.ended:
+            # It was cancelled before it began: nothing else has ended the coroutine.
+            running.end()
             if isinstance(answer, CoroutineType):
                 answer.close()
-            if running.status is RUNNING:
-                why = asyncio.CancelledError("the responder was cancelled")
+            if running.status is not Status.ABANDONED:
+                error = asyncio.CancelledError("the responder was cancelled")
+                why = why_stopped(running, error) or error
                 answers.refuse(self._session, running.command, running.tag, responder, why)
+        if self._stopping is not None:
+            self._stopping.ended(task, running)
         self.progress += 1
         if self._backlog:
             self.begin_waiting()
@@ -252,7 +306,12 @@ class Responders:
             # What was returned already, and waits for room, does not become more before it is sent.
             if self.is_burdened() or (self._backlog is not None and self._backlog.stuck):
                 return False
-        return not session.calls.held or session.outbox.unsent() < limits.max_backlog
+        return self._has_room()
+
+    def _has_room(self) -> bool:
+        """Return whether there is room for another answer."""
+        session = self._session
+        return not session.calls.held or session.outbox.unsent() < session.limits.max_backlog
 
     def begin_waiting(self) -> None:
         """Begin the commands that waited, in order, as far as they may: some now, others later."""
@@ -260,7 +319,7 @@ class Responders:
         if backlog is not None and not backlog.resting:
             backlog.start_turn()
             while backlog and self._may_begin():
-                self._begin(*backlog.take())
+                self._begin(*backlog.next())
                 if backlog.is_turn_over():
                     self._rest(backlog)
                     break
@@ -298,6 +357,8 @@ class Responders:
     def asked(self, future: asyncio.Future[Any], waits: bool = False) -> None:
         """A question was asked, perhaps by a responder; `waits` says that it was not sent yet."""
         running = current.get()
+        if running is not None and running.status is RUNNING:
+            running.asks(future)
         if running is not None and running.is_inside(self):
             self._suspend(running, future, waits)
         elif self.is_called():
@@ -364,14 +425,38 @@ class Responders:
     def abandon(self) -> None:
         """Cancel the responders whose answers are not wanted any more: the connection is lost."""
         for task, (running, responder, _) in list(self.tasks.items()):
-            if running.status is RUNNING:
+            if running.status in (RUNNING, Status.CANCELLED, Status.OVERDUE):
                 running.status = Status.ABANDONED
-                if running.tag is not None and self._may_be_cancelled(responder):
+                if running.tag is not None and self.may_be_cancelled(responder):
+                    running.cancel_questions()
                     task.cancel()
 
-    def _may_be_cancelled(self, responder: Responder) -> bool:
+    @property
+    def stopping(self) -> Stopping:
+        """What cancels responders one by one; made when it is first needed."""
+        if self._stopping is None:
+            self._stopping = Stopping(self)
+        return self._stopping
+
+    def cancel(self, tag: bytes) -> None:
+        """The caller does not wait any more for the answer with this tag."""
+        if self.stopping.cancel(tag) or not self._backlog or not self._has_room():
+            return
+        entry = self._backlog.take(tag)
+        if entry is not None:
+            box, responder, _, _ = entry
+            answers.refuse(self._session, box[COMMAND], tag, responder, cancelled())
+            self.begin_waiting()
+
+    def may_be_cancelled(self, responder: Responder) -> bool:
+        """Return whether a responder is cancelled when its answer is not wanted any more."""
         own = responder.cancellable if isinstance(responder, MethodResponder) else None
         return self._session.cancellable if own is None else own
+
+    def end(self) -> None:
+        """No more responders are cancelled one by one: the conversation is over."""
+        if self._stopping is not None:
+            self._stopping.end()
 
     def drop_backlog(self, keep: bool) -> None:
         """Forget the commands that have not begun; with `keep`, only those that want an answer."""

@@ -27,15 +27,25 @@ __all__ = ["RUNNING", "Desk", "Running", "Status", "Suspended", "current", "desk
 class Status(Enum):
     """What an `async def` responder is at the moment."""
 
+    #: It is being called, and may turn out to be a plain `def`.
+    CALLED = "called"
     RUNNING = "running"
     #: It waits itself until the others are done, because it closes the connection.
     EXEMPT = "exempt"
-    #: Its answer is not wanted any more.
+    #: Its answer is not wanted any more, because the connection is lost.
     ABANDONED = "abandoned"
+    #: The same, because the caller has cancelled.
+    CANCELLED = "cancelled"
+    #: The same, because the time of the call is over.
+    OVERDUE = "overdue"
     ENDED = "ended"
 
 
 RUNNING: Final[Literal[Status.RUNNING]] = Status.RUNNING
+_CALLED: Final = Status.CALLED
+
+# With this many of a responder's questions in a list, those that are answered are removed from it.
+_MANY: Final = 16
 
 
 class Running:
@@ -46,7 +56,9 @@ class Running:
         tag: the tag of its answer; None if none is wanted.
         call: what `current_call` returns in it; None if it was not made yet.
         size: what the command counts while it is in memory.
-        status: what it is at the moment.
+        status: what it is at the moment, or was when it ended.
+        ended: whether it has ended.
+        questions: what it has asked, on any connection; some may be answered.
         asking: how many of its questions are open.
         waiting: those of its questions that were not sent when they were asked; some may be by now.
         suspended: whether it waits for the answers to them.
@@ -56,6 +68,8 @@ class Running:
         "asking",
         "call",
         "command",
+        "ended",
+        "questions",
         "responders",
         "size",
         "status",
@@ -71,18 +85,38 @@ class Running:
         self.call: Call | None = None
         self.size = size
         self.status: Status = RUNNING
+        self.ended = False
+        self.questions: list[asyncio.Future[Any]] | None = None
         self.asking = 0
         self.waiting: deque[asyncio.Future[Any]] | None = None
         self.suspended = False
 
     def end(self) -> None:
         """Note that it has ended; if its answer was not sent for some other reason, that stays."""
+        self.ended = True
+        self.questions = None
         if self.status is RUNNING:
             self.status = Status.ENDED
 
     def is_inside(self, responders: Responders) -> bool:
         """Return whether it runs for `responders`, and has not ended."""
-        return self.responders is responders and self.status is not Status.ENDED
+        return self.responders is responders and not self.ended and self.status is not _CALLED
+
+    def asks(self, future: asyncio.Future[Any]) -> None:
+        """Note a question that it asks: it is cancelled with it."""
+        questions = self.questions
+        if questions is None:
+            self.questions = [future]
+            return
+        questions.append(future)
+        if not len(questions) % _MANY:
+            self.questions = [question for question in questions if not question.done()]
+
+    def cancel_questions(self) -> None:
+        """Cancel what it has asked."""
+        questions, self.questions = self.questions, None
+        for question in questions or ():
+            question.cancel()
 
 
 _Answered: TypeAlias = Callable[[deque[asyncio.Future[Any]], int], None]

@@ -9,22 +9,26 @@ decided when the conversation is over.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from ..errors import AmpError, ConnectionLost, NoEmptyBoxes, shortened
+from ..errors import AmpError, ConnectionLost, NoEmptyBoxes, ProtocolSwitched, shortened
 from ..limits import Limits
 from ..logs import Lines
 from ..wire.boxes import ANSWER, COMMAND, ERROR, AmpBox, BoxReceiver, BoxSender
 from .calls import Asked, Calls
-from .current import Call
 from .interceptors import Interceptor, Interceptors, checked
+from .leaving import Leaving
 from .life import Pause
 from .locators import may_claim
+from .negotiation import LEAVE, PING, Negotiation, is_extended
 from .outlets import Outlet, SenderOutlet
+from .pinging import Ping
 from .responders import Responders
 
 if TYPE_CHECKING:
     from .locators import Responder, ResponderLocator
+    from .terms import Terms
 
 __all__ = ["Session"]
 
@@ -44,6 +48,11 @@ class Session:
         all_lines: the log lines of all conversations of a server, of which this is one.
         started: whether there is a connection, or was one.
         guarded: whether the peer finds only public commands until the owner has an identity for it.
+        extended: whether it speaks with peers of this package as such: see `negotiation.py`.
+        negotiation: what the peer has announced; None if it has not, or not yet.
+        leaving: whether each side asks only from inside responders now; None if neither does.
+        health: whether each service is served, by its name; None for what has no server.
+        latency: how many seconds the last ping took; None before the first one.
         closing: whether only responders may still ask.
         parking: whether the peer's commands wait, unless a question of ours is open.
         watched: whether somebody waits until all is done.
@@ -59,11 +68,17 @@ class Session:
         "cancellable",
         "close_on_unknown_error",
         "closing",
+        "controls",
+        "extended",
         "finishing",
         "guarded",
+        "health",
         "interceptors",
+        "latency",
+        "leaving",
         "limits",
         "locator",
+        "negotiation",
         "outbox",
         "outlet",
         "owner",
@@ -92,6 +107,12 @@ class Session:
         self.started = self.closing = self.parking = self.watched = False
         # Whether the peer sends no more, so that the connection ends when all is answered.
         self.finishing = False
+        self.extended = False
+        self.negotiation: Negotiation | None = None
+        self.leaving: Leaving | None = None
+        self.health: Mapping[str, bool] | None = None
+        self.latency: float | None = None
+        self.controls = 0  # How many commands of the peer were answered beside the user's own.
         self._idle: asyncio.Event | None = None
         self.all_lines: Lines | None = None
         self._lines: Lines | None = None
@@ -118,8 +139,11 @@ class Session:
         self.outlet = outlet or SenderOutlet(sender)
         self.outbox = self.outlet.outbox
         self.started = True
+        self.extended = outlet is not None and is_extended(owner, sender)
         self.responders.begin()
         self.calls.begin()
+        if self.extended and limits.ping_anyone:
+            self.outlet.keep_alive(Ping(self).send)
 
     def receive(self, box: AmpBox) -> None:
         """Take a box to where it belongs.
@@ -146,6 +170,7 @@ class Session:
         asked: Asked,
         in_lists: int = 0,
         *,
+        terms: Terms | None = None,
         question: object,
         amp: object,
     ) -> asyncio.Future[Any]:
@@ -154,8 +179,9 @@ class Session:
         They are shown the `question` that `amp` was asked.
         """
         if self.interceptors is None:
-            return self.calls.ask(name, box, asked, in_lists)
-        return self.interceptors.ask(Call("asking", name, amp, question), box, asked, in_lists)
+            return self.calls.ask(name, box, asked, in_lists, terms)
+        call = self.calls.call(name, amp, question, asked, terms)
+        return self.interceptors.ask(call, box, asked, in_lists, terms)
 
     def send(self, box: AmpBox) -> None:
         """Send a box; one with a `_sendTo` of its own decides itself how."""
@@ -163,6 +189,75 @@ class Session:
             self.outlet.post(box)
         else:
             box._sendTo(self.sender)
+
+    # --- peers of this package ---
+
+    def offer(self, box: AmpBox, room: int) -> bool:
+        """Announce this side with a question; return False if there is no `room` in it for that."""
+        return self._negotiating().offer(box, room)
+
+    def offer_received(self, offer: bytes, tag: bytes | None) -> None:
+        """The peer has announced itself with a question."""
+        self._negotiating().offer_received(offer, tag)
+
+    def _negotiating(self) -> Negotiation:
+        if self.negotiation is None:
+            self.negotiation = Negotiation(self)
+        return self.negotiation
+
+    def knows(self, name: bytes) -> bool:
+        """Return whether the peer has announced that it knows `name`."""
+        return self.negotiation is not None and name in self.negotiation.peer
+
+    @property
+    def peer_is_ours(self) -> bool:
+        """Whether the peer has announced itself."""
+        return self.negotiation is not None and bool(self.negotiation.peer)
+
+    def peer_announced(self) -> None:
+        """What is known of the peer has changed."""
+        self.calls.peer_announced()
+        if self.knows(PING):
+            self.outlet.keep_alive(Ping(self).send)
+        elif not self.limits.ping_anyone:
+            self.outlet.keep_alive(None)
+        if self.closing:
+            self.leave()
+
+    def secured(self) -> None:
+        """TLS has begun: what was said in the clear does not count any more."""
+        if self.negotiation is not None:
+            self.negotiation = None
+            self.peer_announced()
+        self.leaving = None
+        self.calls.offer()
+
+    def send_control(self, box: AmpBox) -> bool:
+        """Send what wants no answer to a peer that knows it; return whether it was sent."""
+        if self.outlet.locked:
+            return False  # The peer may be another one when that leaves.
+        try:
+            self.send(box)
+        except (ConnectionLost, ProtocolSwitched):
+            return False
+        return True
+
+    def leave(self) -> None:
+        """Say that this side asks only from inside responders, as soon as that is so."""
+        if self.leaving is None and self.knows(LEAVE):
+            self.leaving = Leaving(self)
+        if self.leaving is not None:
+            self.leaving.say()
+
+    def peer_leaves(self) -> None:
+        """The peer asks only from inside responders now, and so does this side."""
+        if self.knows(LEAVE):
+            self.closing = self.watched = True
+            self.calls.update()
+            self.leave()
+            assert self.leaving is not None
+            self.leaving.heard = True
+            self.moved()
 
     def end_turn(self) -> None:
         """Look at no more boxes in this turn of the loop: this one is a lot of work."""
@@ -220,6 +315,8 @@ class Session:
         """Return why nothing may be asked here and now, or None if it may be."""
         if not self.closing or self.responders.is_inside():
             return None
+        if self.leaving is not None and self.leaving.heard:
+            return ConnectionLost("the connection is closing: the peer takes no new questions")
         return ConnectionLost("the connection is closing")
 
     def end(self, reason: AmpError, keep_backlog: bool = False) -> None:
@@ -230,6 +327,7 @@ class Session:
         # First of all, since whoever waits for an answer is to be cancelled rather than told.
         if isinstance(reason, ConnectionLost):
             self.responders.abandon()
+        self.responders.end()
         self.calls.end(reason)
         self.responders.drop_backlog(keep_backlog)
         self.moved()
@@ -247,6 +345,8 @@ class Session:
         if self.finishing and self.responders.is_idle():
             self.finishing = False
             self.outlet.finish_writing()
+        if self.leaving is not None:
+            self.leaving.say()
         if self._idle is not None:
             self._idle.set()
 
@@ -255,18 +355,28 @@ class Session:
         self.closing = True
         self.calls.update()
         self.responders.exempt_caller()
+        self.leave()
 
     async def finish(self) -> None:
         """Begin no new work from outside, and wait until all that was asked is answered.
 
         The responder that has called `refuse_calls`, if one has, is not waited for.
         """
-        self.parking = self.watched = True
-        while self.is_busy() or self.outlet.locked:
+        self.watched = True
+        while (
+            self.is_busy() or self.outlet.locked or (self.leaving is not None and self.leaving.waits())
+        ):
+            # A peer that leaves as well asks nothing that would have to wait.
+            self.parking = self.leaving is None
             if self._idle is None:
                 self._idle = asyncio.Event()
             self._idle.clear()
             await self._idle.wait()
+        self.parking = True
+
+    def _leaves(self) -> bool:
+        """Return whether something is still to be said, or answered, before the connection closes."""
+        return self.leaving is not None and self.leaving.waits()
 
     def forget(self) -> None:
         """Forget the owner, so that it is freed when its last user has dropped it."""

@@ -11,10 +11,13 @@ from support import Divide, Sum, raw_pair, turns
 from amp_asyncio import (
     PROTOCOL_ERRORS,
     AmpBox,
+    CallCancelled,
     Command,
+    DeadlineExceeded,
     Integer,
     InvalidSignature,
     MalformedAmpBox,
+    NotServing,
     QuitBox,
     RemoteAmpError,
     String,
@@ -280,7 +283,12 @@ async def test_failures(command: type[Command] | None, code: bytes, kind: type[E
 
 
 def test_protocol_errors() -> None:
-    assert {b"UNHANDLED": UnhandledCommand} == PROTOCOL_ERRORS
+    assert {
+        b"UNHANDLED": UnhandledCommand,
+        b"_CANCELLED": CallCancelled,
+        b"_DEADLINE": DeadlineExceeded,
+        b"_NOT_SERVING": NotServing,
+    } == PROTOCOL_ERRORS
 
 
 def test_the_most_derived_declaration_of_an_error_counts() -> None:

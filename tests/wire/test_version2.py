@@ -241,7 +241,11 @@ async def test_questions_that_wait() -> None:
 
 
 async def test_questions_over_the_window_wait() -> None:
-    amp, transport = limited(modern, window=1024 * 1024)
+    class Plain(AMP):
+        protocol_version = 2
+        extensions = False
+
+    amp, transport = limited(Plain, window=1024 * 1024)
     answers = [amp.callRemote(Echo, data=sample(700_000 + n)) for n in range(4)]
     for n, answer in enumerate(answers):
         await turns()

@@ -1,0 +1,30 @@
+"""Timers: what is looked at again and again, until it is cancelled."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+__all__ = ["Timer"]
+
+
+class Timer:
+    """Something that is looked at again and again, until it is cancelled."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._handle: asyncio.Handle | None = None
+
+    def later(self, delay: float, callback: Callable[..., None], *arguments: Any) -> None:
+        """Call `callback` in so many seconds."""
+        self._handle = self._loop.call_later(delay, callback, *arguments)
+
+    def soon(self, callback: Callable[..., None], *arguments: Any) -> None:
+        """Call `callback` in the next turn of the loop."""
+        self._handle = self._loop.call_soon(callback, *arguments)
+
+    def cancel(self) -> None:
+        """Do not call it."""
+        if self._handle is not None:
+            self._handle.cancel()

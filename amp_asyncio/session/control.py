@@ -1,0 +1,118 @@
+"""Control: the commands that peers of this package ask each other beside the user's own.
+
+They pass the window and the backlog. Those that want an answer are answered at once, to any peer; the
+others count only if the peer has announced that it knows them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
+
+from ..errors import ConnectionLost, ProtocolSwitched
+from ..wire.boxes import (
+    ANSWER,
+    ASK,
+    COMMAND,
+    ERROR,
+    ERROR_CODE,
+    ERROR_DESCRIPTION,
+    UNHANDLED_ERROR_CODE,
+    AmpBox,
+)
+from ..wire.extensions import (
+    ACCEPT,
+    CANCEL,
+    DESCRIBE,
+    HEALTH,
+    LEAVE,
+    NOT_SERVING_ERROR_CODE,
+    PING,
+)
+from .describing import description
+from .negotiation import CANCEL as CANCEL_NAME
+
+if TYPE_CHECKING:
+    from .session import Session
+
+__all__ = ["CONTROLS"]
+
+# How many of them are answered while the peer does not take what is written.
+_MOST: Final = 1000
+
+
+def _accept(session: Session, box: AmpBox) -> None:
+    if session.negotiation is not None:
+        session.negotiation.accepted(box.get(b"ask"), box.get(b"names", b""))
+
+
+def _cancel(session: Session, box: AmpBox) -> None:
+    if session.knows(CANCEL_NAME):
+        session.responders.cancel(box.get(b"ask", b""))
+
+
+def _leave(session: Session, box: AmpBox) -> None:
+    session.peer_leaves()
+
+
+def _ping(session: Session, box: AmpBox) -> None:
+    session.outlet.overlook()
+    _reply(session, box, AmpBox())
+
+
+def _health(session: Session, box: AmpBox) -> None:
+    service = box.get(b"service")
+    if service is None:
+        serves = not session.closing and all((session.health or {}).values())
+    else:
+        known = session.health or {}
+        serves = not session.closing and bool(known.get(service.decode(errors="replace"), False))
+    if serves:
+        _reply(session, box, AmpBox())
+    else:
+        _refuse(session, box, NOT_SERVING_ERROR_CODE, b"not serving")
+
+
+def _describe(session: Session, box: AmpBox) -> None:
+    text = description(session.locator or session.owner)
+    if text is None:
+        _refuse(session, box, UNHANDLED_ERROR_CODE, b"Unhandled Command: this peer is not describable")
+    else:
+        _reply(session, box, AmpBox(text))
+
+
+def _reply(session: Session, box: AmpBox, answer: AmpBox) -> None:
+    """Answer a command with `answer`, if it wants an answer."""
+    tag = box.get(ASK)
+    if tag is None:
+        return
+    if session.outbox.is_held:
+        session.controls += 1
+        if session.controls > _MOST:
+            why = f"{_MOST} commands such as {box[COMMAND].decode()} came, and no answer was taken"
+            session.outlet.give_up(ConnectionLost(why))
+            return
+    else:
+        session.controls = 0
+    if ERROR not in answer:
+        answer[ANSWER] = tag
+    with suppress(ConnectionLost, ProtocolSwitched):
+        session.send(answer)
+
+
+def _refuse(session: Session, box: AmpBox, code: bytes, description: bytes) -> None:
+    if ASK in box:
+        error = {ERROR: box[ASK], ERROR_CODE: code, ERROR_DESCRIPTION: description}
+        _reply(session, box, AmpBox(error))
+
+
+#: What is done about each, by its name.
+CONTROLS: Final[dict[bytes, Callable[[Session, AmpBox], None]]] = {
+    ACCEPT: _accept,
+    CANCEL: _cancel,
+    PING: _ping,
+    LEAVE: _leave,
+    HEALTH: _health,
+    DESCRIBE: _describe,
+}

@@ -1,0 +1,103 @@
+"""Deadlines: what is over when its time has passed, on either side of a conversation.
+
+Almost every call ends long before its deadline. So there is no timer for each of them. One timer of the
+event loop looks at all that have not ended, at the earliest deadline that was known when it was set,
+and is set again then if any are left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Hashable
+from math import ceil, isnan
+from time import monotonic
+from typing import Any, Final, Generic, TypeVar
+
+__all__ = ["Deadlines", "deadline_after", "deadline_of", "milliseconds"]
+
+_K = TypeVar("_K", bound=Hashable)
+
+# How many seconds there are between two looks, at least, for each deadline that is looked at. To look
+# at 10,000 of them takes about half a millisecond.
+_PAUSE: Final = 1e-6
+
+# How many seconds ahead the timer is set at most: event loops cannot go much further.
+_FAR: Final = 86_400.0
+
+# The longest time that a peer may name, in digits of milliseconds: more is no deadline.
+_DIGITS: Final = 15
+
+
+class Deadlines(Generic[_K]):
+    """The deadlines of one kind; `over` is called with each key whose time has passed."""
+
+    __slots__ = ("_due", "_over", "_timer", "_times")
+
+    def __init__(self, over: Callable[[_K], None]) -> None:
+        self._over = over
+        self._times: dict[_K, float] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._due = 0.0
+
+    def add(self, key: _K, deadline: float) -> None:
+        """Call `over` with this key at its deadline."""
+        self._times[key] = deadline
+        if self._timer is None or deadline < self._due:
+            self._set(deadline, monotonic())
+
+    def get(self, key: _K) -> float | None:
+        """Return the deadline of a key, or None."""
+        return self._times.get(key)
+
+    def remove(self, key: _K) -> None:
+        """Forget a key; it may be forgotten already."""
+        self._times.pop(key, None)
+
+    def _set(self, due: float, now: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._due = due
+        delay = min(max(0.0, due - now), _FAR)
+        self._timer = asyncio.get_running_loop().call_later(delay, self._look)
+
+    def _look(self) -> None:
+        self._timer = None
+        now = monotonic()
+        for key in [key for key, deadline in self._times.items() if deadline <= now]:
+            # (One of them may end another.)
+            if self._times.pop(key, None) is not None:
+                self._over(key)
+        if self._times and self._timer is None:
+            self._set(max(min(self._times.values()), now + _PAUSE * len(self._times)), now)
+
+    def end(self) -> None:
+        """Forget all of them."""
+        self._times.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+def deadline_after(timeout: Any) -> float | None:
+    """Return the deadline of a call that has `timeout` seconds; None for infinite ones.
+
+    Raises `TypeError` for what is not a number, and `ValueError` for one that cannot be a time.
+    """
+    if not isinstance(timeout, int | float):
+        raise TypeError(f"a timeout is a number of seconds, or None, not {timeout!r}")
+    if isnan(timeout) or timeout < 0:
+        raise ValueError(f"a timeout cannot be {timeout!r}")
+    deadline = monotonic() + timeout
+    return None if deadline == float("inf") else deadline
+
+
+def milliseconds(left: float) -> bytes:
+    """Return what a peer is told of a deadline that is so many seconds ahead."""
+    return b"%d" % min(ceil(left * 1000), 10**_DIGITS - 1)
+
+
+def deadline_of(value: bytes) -> float | None:
+    """Return the deadline of a question of a peer; None where it named none that can be."""
+    if not value.isdigit() or len(value) > _DIGITS:
+        return None
+    return monotonic() + int(value) / 1000

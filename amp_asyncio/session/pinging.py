@@ -1,0 +1,51 @@
+"""Pings: the question whether the peer is there, and how long its answer takes.
+
+When one is sent, and what becomes of a peer that does not answer, is in `connection/keepalive.py`.
+"""
+
+from __future__ import annotations
+
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from ..commands.definitions import ByName
+from ..errors import RemoteAmpError
+from ..wire.boxes import COMMAND, AmpBox, Box
+from ..wire.extensions import PING
+
+if TYPE_CHECKING:
+    from .session import Session
+
+__all__ = ["Ping"]
+
+
+class Ping(ByName):
+    """Asks the peer of a conversation whether it is there; one question at a time."""
+
+    __slots__ = ("_sent_at", "_session")
+
+    tells_cancelled = False
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._sent_at: float | None = None
+
+    @property
+    def may_claim(self) -> bool:
+        return False
+
+    def send(self) -> None:
+        """Ask, unless an answer is awaited already."""
+        if self._sent_at is None:
+            self._sent_at = monotonic()
+            self._session.calls.ask_beside(AmpBox({COMMAND: PING}), self)
+
+    def answered(self, box: Box, session: Any, future: Any) -> None:
+        """Note how long it took; any answer will do."""
+        if self._sent_at is not None:
+            session.latency = monotonic() - self._sent_at
+            self._sent_at = None
+        session.outlet.overlook()
+
+    def failed(self, error: RemoteAmpError, session: Any, future: Any) -> None:
+        self.answered(Box(), session, future)

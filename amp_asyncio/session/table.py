@@ -1,0 +1,227 @@
+"""The table of open questions: those that were sent and not answered, also if nobody waits for them.
+
+A question stays here when its caller has cancelled, or its time is over: that is how a late answer is
+told from one that answers nothing. A peer that has announced that it knows how is told, and sends the
+one box that each tag gets when its responder has ended; until then such a question counts against the
+window as all others do. Any other peer will answer it some day, or never: it does not count any more,
+and a peer that does not answer too many of them is given up.
+
+What the answering side does about it is in `stopping.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+from ..errors import AmpError, ConnectionLost, DeadlineExceeded, MalformedAmpBox, shortened
+from ..wire.boxes import COMMAND, AmpBox
+from ..wire.extensions import CANCEL as CANCEL_COMMAND
+from .changes import Change
+from .deadlines import Deadlines
+from .negotiation import CANCEL
+from .outlets import changeable
+from .questions import dropped, fail
+
+if TYPE_CHECKING:
+    from ..commands.definitions import ByName
+    from .session import Session
+
+__all__ = ["NONE_OPEN", "Table"]
+
+_AnyFuture: TypeAlias = asyncio.Future[Any]
+_Open: TypeAlias = dict[bytes, tuple["ByName | Change", _AnyFuture, int]]
+
+# With this many questions that were cancelled and are not answered, a connection is given up.
+_MOST_CANCELLED: Final = 10_000
+
+#: What a conversation has that has never asked: many servers never do, and a dictionary takes memory.
+NONE_OPEN: Final[_Open] = {}
+
+
+class Table:
+    """The open questions of one conversation.
+
+    `room_made` is called when there is perhaps room for those that wait to be sent.
+
+    Attributes:
+        open: what takes the answer, the future and the size of each, by its tag.
+        unanswered: what they count together against the window.
+        count_at: with how many open questions those are counted that were cancelled.
+        tells: what notices, as a callback of each future, that the peer is to be told; None if it
+            does not want to know.
+        deadlines: when their time is over; None if none has had a deadline.
+    """
+
+    __slots__ = (
+        "_last",
+        "_room_made",
+        "_session",
+        "_soon",
+        "_told",
+        "count_at",
+        "deadlines",
+        "open",
+        "tells",
+        "unanswered",
+    )
+
+    def __init__(self, session: Session, room_made: Callable[[], None]) -> None:
+        self._session = session
+        self._room_made = room_made
+        self.open = NONE_OPEN
+        self.unanswered = 0
+        self.count_at = _MOST_CANCELLED
+        self.tells: Callable[[_AnyFuture], None] | None = None
+        self.deadlines: Deadlines[_AnyFuture] | None = None
+        self._last = 0  # The number of the last question that was open when `watch` was called.
+        self._soon = False  # Whether `_look` will be called: many are often cancelled in one turn.
+        self._told: set[bytes] | None = None  # The tags that the peer was told of.
+
+    def is_open(self) -> bool:
+        """Return whether somebody waits for an answer."""
+        return any(not future.done() for _, future, _ in self.open.values())
+
+    def has_tags(self) -> bool:
+        """Return whether the peer has not answered a question, wanted or not; pings do not count."""
+        return any(size or not future.done() for _, future, size in self.open.values())
+
+    def may_claim(self) -> bool:
+        """Return whether an answer that is awaited may have a descriptor in it."""
+        return any(asked.may_claim for asked, _, _ in self.open.values())
+
+    def add(self, tag: bytes, asked: ByName | Change, future: _AnyFuture, size: int) -> None:
+        """A question is being sent."""
+        if self.open is NONE_OPEN:
+            self.open = {}
+        self.open[tag] = (asked, future, size)
+        self.unanswered += size
+        if len(self.open) >= self.count_at:
+            self.count()
+
+    def remove(self, tag: bytes) -> None:
+        """It could not be sent; it may be gone already."""
+        _, _, size = self.open.pop(tag, (None, None, 0))
+        self.unanswered -= size
+
+    def take(self, tag: bytes) -> tuple[ByName | Change, _AnyFuture]:
+        """Return the question with this tag, which is open no more; `MalformedAmpBox` for none."""
+        try:
+            asked, future, size = self.open.pop(tag)
+        except KeyError:
+            why = f"an answer to {shortened(tag)}, which is not an open question"
+            raise MalformedAmpBox(why) from None
+        self.unanswered -= size
+        if future.done():
+            if self._told is not None:
+                self._told.discard(tag)
+        elif self.tells is not None:
+            future.remove_done_callback(self.tells)
+        if self.deadlines is not None:
+            self.deadlines.remove(future)
+        return asked, future
+
+    # --- those that nobody waits for ---
+
+    def end_at(self, future: _AnyFuture, deadline: float) -> None:
+        """Fail a question when its time is over, whether or not it was sent by then."""
+        if self.deadlines is None:
+            self.deadlines = Deadlines(self._overdue)
+        self.deadlines.add(future, deadline)
+
+    def _overdue(self, future: _AnyFuture) -> None:
+        if future.done():
+            return
+        future.set_exception(DeadlineExceeded("no answer came within the timeout of the call"))
+        outlet = self._session.outlet
+        if outlet.locked:
+            for asked, other, _ in self.open.values():
+                if other is future and isinstance(asked, Change):
+                    asked.cancelled(changeable(outlet))
+                    return
+        self.look_soon()
+
+    def peer_announced(self) -> None:
+        """The peer has said what it knows: perhaps it is told from now on what was cancelled."""
+        self.tells = None
+        if self._session.knows(CANCEL):
+            self.watch()
+            self.tells = self._done
+            self.look_soon()
+
+    def watch(self) -> None:
+        """Notice when one of those that are open is cancelled; they are in the order of their tags."""
+        if self.tells is not None:
+            return  # Each is watched from its beginning.
+        last = self._last
+        for tag, (_, future, _) in reversed(self.open.items()):
+            number = int(tag, 16)
+            if number <= last:
+                break
+            self._last = max(self._last, number)
+            future.add_done_callback(self._done)
+
+    def _done(self, future: _AnyFuture) -> None:
+        if future.cancelled():
+            self.look_soon()
+
+    def look_soon(self) -> None:
+        """Look for those that nobody waits for, in the next turn of the event loop."""
+        if not self._soon:
+            self._soon = True
+            asyncio.get_running_loop().call_soon(self._look)
+
+    def _look(self) -> None:
+        self._soon = False
+        if self.tells is not None:
+            self._tell()
+        self._room_made()
+
+    def _tell(self) -> None:
+        """Tell the peer which questions were cancelled."""
+        told = self._told = self._told or set()
+        cancelled = [
+            tag
+            for tag, (asked, future, _) in self.open.items()
+            if future.done() and asked.tells_cancelled and tag not in told
+        ]
+        for tag in cancelled:
+            if self._session.send_control(AmpBox({COMMAND: CANCEL_COMMAND, b"ask": tag})):
+                told.add(tag)
+
+    def free(self) -> int:
+        """Have those count nothing that the peer is not told of; return how many were cancelled."""
+        cancelled = 0
+        for tag, (asked, future, size) in self.open.items():
+            if future.done():
+                cancelled += 1
+                if self.tells is None:
+                    self.unanswered -= size
+                    self.open[tag] = (asked, future, 0)
+        return cancelled
+
+    def count(self) -> None:
+        """Give the connection up if too many were cancelled; else count again later."""
+        cancelled = self.free()
+        self.count_at = len(self.open) + max(1, _MOST_CANCELLED - cancelled)
+        if cancelled >= _MOST_CANCELLED:
+            why = f"{cancelled} questions were cancelled, and the peer answers none of them"
+            self._session.outlet.give_up(ConnectionLost(why))
+
+    # --- the end ---
+
+    def give_up(self, reason: AmpError) -> None:
+        """Fail all of them; their late answers are dropped."""
+        for asked, future, _ in self.open.values():
+            fail(asked, future, reason, sent=True)
+
+    def end(self, reason: AmpError) -> None:
+        """Fail all of them: no answer can come any more."""
+        questions, self.open, self.unanswered = self.open, NONE_OPEN, 0
+        self.tells = None
+        if self.deadlines is not None:
+            self.deadlines.end()
+        lost = dropped(self._session.outbox)
+        for tag, (asked, future, _) in questions.items():
+            fail(asked, future, reason, sent=tag not in lost)

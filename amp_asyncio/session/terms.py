@@ -1,0 +1,128 @@
+"""Terms: what a question is asked with, beside its arguments: its deadline, and its metadata.
+
+What a responder asks is to be answered within the time that is left to the responder itself, and is not
+wanted any more when that is cancelled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from time import monotonic
+from typing import TYPE_CHECKING, Final
+
+from ..errors import BadArguments
+from ..wire.boxes import ASK, COMMAND, MAX_KEY_LENGTH, MAX_VALUE_LENGTH, AmpBox
+from ..wire.costs import PAIR_OVERHEAD, box_cost
+from ..wire.extensions import METADATA, OFFER, TIMEOUT, take_keys
+from .current import NO_METADATA, Call
+from .deadlines import deadline_after, deadline_of, milliseconds
+
+if TYPE_CHECKING:
+    from ..limits import Limits
+    from .running import Running
+    from .session import Session
+
+__all__ = ["TIMEOUT_COST", "Terms", "call_received", "deadline_for", "revised", "suffix"]
+
+_PREFIX: Final = len(METADATA)
+
+#: What the time that is left counts at most, as a pair of a box.
+TIMEOUT_COST: Final = PAIR_OVERHEAD + len(TIMEOUT) + 15
+
+
+class Terms:
+    """What the caller has said about one question.
+
+    Attributes:
+        deadline: when nobody waits for its answer any more; None for no timeout.
+        given: whether the caller has said anything about the time.
+        metadata: its metadata, as pairs of its box.
+    """
+
+    __slots__ = ("deadline", "given", "metadata")
+
+    def __init__(
+        self, limits: Limits, timeout: float | None, metadata: Mapping[str, str] | None
+    ) -> None:
+        self.given = timeout is not None
+        self.deadline = None if timeout is None else deadline_after(timeout)
+        self.metadata = _pairs(metadata, limits.max_metadata) if metadata else {}
+
+    def named(self) -> dict[str, str]:
+        """Return the metadata by its names."""
+        return {key[_PREFIX:].decode(): value.decode() for key, value in self.metadata.items()}
+
+
+def revised(terms: Terms | None, metadata: Mapping[str, str], limits: Limits) -> Terms | None:
+    """Return the terms with other metadata; raises as `Terms` does."""
+    if terms is None and not metadata:
+        return None
+    other = Terms(limits, None, metadata)
+    if terms is not None:
+        other.given, other.deadline = terms.given, terms.deadline
+    return other
+
+
+def _pairs(metadata: Mapping[str, str], most: int) -> dict[bytes, bytes]:
+    """Return the pairs of metadata; `TypeError` or `ValueError` for metadata that cannot be sent."""
+    pairs: dict[bytes, bytes] = {}
+    size = 0
+    for name, value in metadata.items():
+        if not (isinstance(name, str) and isinstance(value, str)):
+            raise TypeError(f"metadata has str for names and values, not {name!r}: {value!r}")
+        key, data = METADATA + name.encode(), value.encode()
+        if not _PREFIX < len(key) <= MAX_KEY_LENGTH:
+            raise ValueError(f"a name of metadata has 1 to {MAX_KEY_LENGTH - _PREFIX} bytes: {name!r}")
+        if len(data) > MAX_VALUE_LENGTH:
+            raise ValueError(f"metadata {name!r} has {len(data)} bytes: a value has {MAX_VALUE_LENGTH}")
+        size += len(key) - _PREFIX + len(data)
+        pairs[key] = data
+    if size > most:
+        raise ValueError(f"metadata of {size} bytes: Limits.max_metadata is {most}")
+    return pairs
+
+
+def deadline_for(terms: Terms | None, running: Running | None, default: float | None) -> float | None:
+    """Return the deadline of a question; `running` is the responder that asks it, if one does."""
+    if terms is not None and terms.given:
+        deadline = terms.deadline
+    else:
+        deadline = None if default is None else monotonic() + default
+    if running is not None and running.call is not None and not running.ended:
+        own = running.call.deadline
+        if own is not None and (deadline is None or own < deadline):
+            return own
+    return deadline
+
+
+def suffix(terms: Terms | None, left: float | None) -> tuple[bytes, int]:
+    """Return the pairs of a question about its terms as bytes, and their number."""
+    pairs = [] if left is None else [(TIMEOUT, milliseconds(left))]
+    if terms is not None:
+        pairs += terms.metadata.items()
+    data = [b"\0%c%b%b%b" % (len(key), key, len(value).to_bytes(2), value) for key, value in pairs]
+    return b"".join(data), len(data)
+
+
+def call_received(session: Session, box: AmpBox) -> tuple[Call | None, int]:
+    """Take the terms out of a command that came; return its call, and what it counts with them.
+
+    They are None and 0 if it has none. Raises `BadArguments` for more metadata than the limits allow.
+    """
+    if (offer := box.pop(OFFER, None)) is not None:
+        session.offer_received(offer, box.get(ASK))
+    cost = box_cost(box)
+    keys = take_keys(box)
+    if not keys:
+        return None, 0
+    deadline = deadline_of(keys.pop(TIMEOUT, b"")) if ASK in box else None
+    named = [(key[_PREFIX:], value) for key, value in keys.items() if key.startswith(METADATA)]
+    if deadline is None and not named:
+        return None, 0
+    most = session.limits.max_metadata
+    size = sum(len(name) + len(value) for name, value in named)
+    if size > most:
+        raise BadArguments(f"metadata of {size} bytes: Limits.max_metadata is {most}")
+    metadata = {name.decode(errors="replace"): value.decode(errors="replace") for name, value in named}
+    owner = session.owner
+    return Call("answering", box[COMMAND], owner, None, metadata or NO_METADATA, deadline), cost
