@@ -364,7 +364,7 @@ async def test_a_call_with_a_timeout() -> None:
         peer.expect(Sum).answer(Total(total=2))
         peer.expect(Sum).never()
         assert await client.call(Sum(a=1), timeout=100) == Total(total=2)
-        with pytest.raises(TimeoutError, match=r"no answer within 0.001 s"):
+        with pytest.raises(TimeoutError, match="no answer came within the timeout"):
             await client.call(Sum(a=1), timeout=0.001)
         # It ends in the turn in which the time is over.
         peer.expect(Sum).never()
@@ -721,8 +721,10 @@ def test_records_with_names_of_their_own() -> None:
         _id: int
         name: str = field(alias="called", default="x")
 
-    class Send(Command[Private]):
-        pass
+    with pytest.warns(UserWarning, match="begin with an underscore are AMP's own; b'_id' may get"):
+
+        class Send(Command[Private]):
+            pass
 
     box = Send.makeResponse(Private(id=1), None)
     assert box == {b"_id": b"1", b"name": b"x"}
