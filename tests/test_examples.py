@@ -380,6 +380,23 @@ def test_login_with_a_certificate() -> None:
     ]
 
 
+# --- tracing.py ---
+
+
+@pytest.mark.system
+def test_tracing() -> None:
+    assert output_of(EXAMPLES / "tracing.py") == [
+        "traces: 1",
+        "a journey (internal in the client process)",
+        "  Book (client in the client process: NoSuchRoom)",
+        "    Book (server in the server process: NoSuchRoom)",
+        "  Book (client in the client process)",
+        "    Book (server in the server process)",
+        "      AskName (client in the server process)",
+        "        AskName (server in the client process)",
+    ]
+
+
 # --- metrics_prometheus.py ---
 
 

@@ -30,7 +30,6 @@ from ..wire.boxes import ANSWER, ASK, COMMAND, ERROR, UNKNOWN_ERROR_CODE, AmpBox
 from ..wire.costs import PAIR_OVERHEAD, box_cost
 from ..wire.extensions import TIMEOUT
 from .changes import Change
-from .current import Call
 from .deadlines import milliseconds
 from .outlets import changeable
 from .questions import Queue, fail, remote_error
@@ -226,7 +225,7 @@ class Calls:
         future: _AnyFuture = asyncio.get_running_loop().create_future()
         box[COMMAND] = name
         refusal = self.over or session.refusal()
-        deadline = self._deadline(asked, terms)
+        deadline = self.deadline_of(asked, terms)
         if deadline is not None and deadline <= monotonic():
             refusal = refusal or DeadlineExceeded("the time for the call was over when it was asked")
         if refusal is not None:
@@ -263,16 +262,11 @@ class Calls:
         responders.asked(future, waits)
         return future
 
-    def _deadline(self, asked: Asked, terms: Terms | None) -> float | None:
-        """Return when nobody waits for the answer any more, or None."""
+    def deadline_of(self, asked: Asked, terms: Terms | None) -> float | None:
+        """Return when nobody waits any more for the answer to a question that is asked here."""
         if asked is None or (terms is None and isinstance(asked, Change)):
             return None
         return deadline_for(terms, current.get(), self._default)
-
-    def call(self, name: bytes, amp: Any, question: Any, asked: Asked, terms: Terms | None) -> Call:
-        """Return what interceptors see of a question that is about to be asked."""
-        metadata = {} if terms is None else terms.named()
-        return Call("asking", name, amp, question, metadata, self._deadline(asked, terms))
 
     def ask_beside(self, box: AmpBox, asked: ByName) -> None:
         """Ask what the user does not: it passes window and backlog, and only `asked` waits for it."""

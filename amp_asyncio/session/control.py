@@ -75,7 +75,7 @@ def _health(session: Session, box: AmpBox) -> None:
 
 
 def _describe(session: Session, box: AmpBox) -> None:
-    text = description(session.locator or session.owner)
+    text = description(session.locator or session.owner, session.hides)
     if text is None:
         _refuse(session, box, UNHANDLED_ERROR_CODE, b"Unhandled Command: this peer is not describable")
     else:

@@ -6,6 +6,7 @@ A peer learns the names and types of all arguments, so a class has to say that i
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from inspect import cleandoc
 from typing import Any
 
@@ -22,14 +23,17 @@ _TEXT = BigUnicode()
 _KEY = b"commands"
 
 
-def description(locator: Any) -> dict[bytes, bytes] | None:
-    """Return the pairs of the answer that describes what `locator` finds; None if it says nothing."""
+def description(locator: Any, hides: Callable[[Any], bool]) -> dict[bytes, bytes] | None:
+    """Return the pairs of the answer that describes what `locator` finds; None if it says nothing.
+
+    Commands that this side `hides` are left out.
+    """
     if getattr(locator, "describable", False) is not True or not isinstance(locator, CommandLocator):
         return None
     described = [
         _command(command)
         for command, method in type(locator).__amp_commands__.values()
-        if getattr(locator, method, None) is not None
+        if getattr(locator, method, None) is not None and not hides(command)
     ]
     pairs: dict[bytes, bytes] = {}
     _TEXT.toBox(_KEY, pairs, {_KEY.decode(): json.dumps(described)}, None)

@@ -19,16 +19,16 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from ..commands.exchange import carries_descriptors, drop
-from ..errors import shortened
+from ..errors import DeadlineExceeded, shortened
 from ..wire.boxes import COMMAND, AmpBox
 from .current import Call, current_call
 from .locators import MethodResponder, Responder, is_awaitable
-from .terms import revised
+from .running import RUNNING, current
+from .terms import Terms
 
 if TYPE_CHECKING:
     from .calls import Asked
     from .session import Session
-    from .terms import Terms
 
 __all__ = ["Interceptor", "Interceptors", "Proceed", "checked"]
 
@@ -91,10 +91,24 @@ class Interceptors:
             task = asyncio.Task(asking, loop=loop, **_EAGERLY)
         self._asking.add(task)
         task.add_done_callback(partial(self._done, question))
+        running = current.get()
+        if running is not None and running.status is RUNNING:
+            running.asks(task)
         return task
 
     async def _ask(self, question: _Question) -> Any:
-        return await self._surround(question.call, question.proceed)
+        call = question.call
+        left = call.remaining()
+        if left is None:
+            return await self._surround(call, question.proceed)
+        question.scope = scope = asyncio.timeout(left)
+        try:
+            async with scope:
+                return await self._surround(call, question.proceed)
+        except TimeoutError:
+            if scope.expired():
+                raise DeadlineExceeded("the time for the call was over in an interceptor") from None
+            raise
 
     def _done(self, question: _Question, task: asyncio.Task[Any]) -> None:
         question.forget()  # Not in the task: it may be cancelled before it begins.
@@ -131,7 +145,17 @@ class Interceptors:
 class _Question:
     """A question that may be asked when its interceptors have proceeded, more than once, or never."""
 
-    __slots__ = ("_asked", "_box", "_in_lists", "_sent", "_session", "_terms", "call")
+    __slots__ = (
+        "_asked",
+        "_box",
+        "_in_lists",
+        "_open",
+        "_sent",
+        "_session",
+        "_terms",
+        "call",
+        "scope",
+    )
 
     def __init__(
         self,
@@ -143,11 +167,14 @@ class _Question:
         terms: Terms | None,
     ) -> None:
         self.call = call
+        #: Ends the interceptors at the deadline, while the question is not open; None without one.
+        self.scope: asyncio.Timeout | None = None
+        self._terms = terms
+        self._open = 0
         self._session = session
         self._box = box
         self._asked = asked
         self._in_lists = in_lists
-        self._terms = terms
         self._sent = False
 
     async def proceed(self) -> Any:
@@ -158,11 +185,33 @@ class _Question:
                     f"{self.call!r} has descriptors, which were sent: call proceed() only once"
                 )
             box = copy(box)  # The first one may still wait to be sent.
-        session = self._session
-        # Interceptors may have changed the metadata.
-        terms = revised(self._terms, self.call.metadata, session.limits)
         self._sent = True
-        return await session.calls.ask(self.call.command, box, self._asked, self._in_lists, terms)
+        self._open += 1
+        self._watch(None)
+        try:
+            return await self._session.calls.ask(
+                self.call.command, box, self._asked, self._in_lists, self._present_terms()
+            )
+        finally:
+            self._open -= 1
+            if not self._open and self.scope is not None:
+                left = self.call.remaining() or 0.0
+                self._watch(asyncio.get_running_loop().time() + left)
+
+    def _watch(self, when: float | None) -> None:
+        """End the interceptors then; an open question has a deadline of its own."""
+        if self.scope is not None and not self.scope.expired():
+            self.scope.reschedule(when)
+
+    def _present_terms(self) -> Terms | None:
+        """Return the terms, with the metadata that interceptors have added."""
+        given = self._terms
+        if given is None and not self.call.metadata:
+            return None
+        terms = Terms(self._session.limits, None, self.call.metadata)
+        if given is not None:
+            terms.given, terms.deadline = given.given, given.deadline
+        return terms
 
     def forget(self) -> None:
         """Let go of what was never sent."""

@@ -17,6 +17,7 @@ from ..limits import Limits
 from ..logs import Lines
 from ..wire.boxes import ANSWER, COMMAND, ERROR, AmpBox, BoxReceiver, BoxSender
 from .calls import Asked, Calls
+from .current import Call
 from .interceptors import Interceptor, Interceptors, checked
 from .leaving import Leaving
 from .life import Pause
@@ -27,6 +28,7 @@ from .pinging import Ping
 from .responders import Responders
 
 if TYPE_CHECKING:
+    from ..commands.command import Command
     from .locators import Responder, ResponderLocator
     from .terms import Terms
 
@@ -180,7 +182,9 @@ class Session:
         """
         if self.interceptors is None:
             return self.calls.ask(name, box, asked, in_lists, terms)
-        call = self.calls.call(name, amp, question, asked, terms)
+        metadata = {} if terms is None else terms.named()
+        deadline = self.calls.deadline_of(asked, terms)
+        call = Call("asking", name, amp, question, metadata, deadline)
         return self.interceptors.ask(call, box, asked, in_lists, terms)
 
     def send(self, box: AmpBox) -> None:
@@ -296,7 +300,7 @@ class Session:
         """Return whether a box that comes may name a descriptor, or what follows it may."""
         return self.outlet.locked or self.calls.may_claim() or may_claim(self.locator or self.owner)
 
-    def hides(self, responder: Responder) -> bool:
+    def hides(self, responder: Responder | type[Command[Any]]) -> bool:
         """Return whether a responder is not found by this peer, because it is not known yet who it is.
 
         What a subclass does with the name `identity` does not matter: it is set on the instance.

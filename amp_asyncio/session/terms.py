@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .running import Running
     from .session import Session
 
-__all__ = ["TIMEOUT_COST", "Terms", "call_received", "deadline_for", "revised", "suffix"]
+__all__ = ["TIMEOUT_COST", "Terms", "call_received", "deadline_for", "suffix"]
 
 _PREFIX: Final = len(METADATA)
 
@@ -51,16 +51,6 @@ class Terms:
     def named(self) -> dict[str, str]:
         """Return the metadata by its names."""
         return {key[_PREFIX:].decode(): value.decode() for key, value in self.metadata.items()}
-
-
-def revised(terms: Terms | None, metadata: Mapping[str, str], limits: Limits) -> Terms | None:
-    """Return the terms with other metadata; raises as `Terms` does."""
-    if terms is None and not metadata:
-        return None
-    other = Terms(limits, None, metadata)
-    if terms is not None:
-        other.given, other.deadline = terms.given, terms.deadline
-    return other
 
 
 def _pairs(metadata: Mapping[str, str], most: int) -> dict[bytes, bytes]:

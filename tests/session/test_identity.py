@@ -94,6 +94,16 @@ async def test_what_is_hidden_looks_as_if_it_did_not_exist() -> None:
     assert hidden[b"_error_description"].replace(b"Sum", b"Mus") == unknown[b"_error_description"]
 
 
+async def test_a_stranger_is_told_of_public_commands_only() -> None:
+    class Described(Guarded):
+        describable = True
+
+    async with pair(Described) as (_, client):
+        assert [each["name"] for each in await client.describe()] == ["Login"]
+        await client.callRemote(Login, name="Ada")
+        assert "Sum" in [each["name"] for each in await client.describe()]
+
+
 async def test_what_was_asked_behind_a_login_does_not_wait_for_it() -> None:
     async with pair(Guarded) as (_, client):
         login, early = client.callRemote(Login, name="Ada"), client.callRemote(Sum, a=1, b=2)

@@ -6,6 +6,7 @@ import asyncio
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -39,6 +40,7 @@ from amp_asyncio import (
     Call,
     Command,
     ConnectionLost,
+    DeadlineExceeded,
     Descriptor,
     InvalidSignature,
     Limits,
@@ -549,6 +551,134 @@ async def test_closing_waits_for_a_question_that_was_not_sent_yet() -> None:
         with pytest.raises(ConnectionLost):  # It was not asked before the connection began to close.
             await asked
         await closing
+
+
+# --- timeouts and metadata ---
+
+
+async def test_metadata_that_an_interceptor_adds() -> None:
+    async def tracing(call: Call, proceed: Any) -> Any:
+        if call.direction == "asking":
+            call.metadata = {**call.metadata, "trace": call.command.decode()}
+        return await proceed()
+
+    seen: list[dict[str, str]] = []
+
+    class Tracing(Math):
+        interceptors = [tracing]
+
+        @Echo.responder
+        async def echo(self, data: bytes) -> dict[str, bytes]:
+            call = current_call()
+            assert call is not None
+            seen.append({**call.metadata})
+            return {"data": data}
+
+    async with pair(Tracing, Tracing) as (_, client):
+        await client.callRemote(Echo, data=b"")
+        await client.call(Echo(data=b""), metadata={"tenant": "Ada"}, timeout=30)
+        await client.callRemoteString(b"Echo", data=b"")
+    assert seen == [{"trace": "Echo"}, {"tenant": "Ada", "trace": "Echo"}, {"trace": "Echo"}]
+
+
+async def test_metadata_that_cannot_be_sent() -> None:
+    async def wrong(call: Call, proceed: Any) -> Any:
+        call.metadata = {"": "a name has at least one byte"}
+        return await proceed()
+
+    async with pair(Math, surrounded(AMP, wrong)) as (_, client):
+        with pytest.raises(ValueError, match="name of metadata"):
+            await client.callRemote(Sum, a=1, b=2)
+        with pytest.raises(TypeError, match="metadata has str"):
+            client.call(Sum(a=1, b=2), metadata={"a": 1})
+
+
+async def test_the_deadline_is_seen_on_both_sides() -> None:
+    asking, answering = Noted(), Noted()
+    async with pair(surrounded(Math, answering), surrounded(AMP, asking)) as (_, client):
+        await client.call(Sum(a=1, b=2), timeout=30)
+        await client.callRemote(Sum, a=1, b=2)
+    for calls in (asking.calls, answering.calls):
+        assert 20 < (calls[0].remaining() or 0) <= 30
+        assert calls[1].deadline is None
+
+
+async def test_the_time_is_over() -> None:
+    asking, answering = Noted(), Noted()
+    ended = asyncio.Event()
+
+    async def last(call: Call, proceed: Any) -> Any:
+        try:
+            return await answering(call, proceed)
+        finally:
+            ended.set()
+
+    async with pair(surrounded(Patient, last), surrounded(AMP, asking)) as (_, client):
+        with pytest.raises(DeadlineExceeded):
+            await client.call(Wait(name="x"), timeout=0.01)
+        await ended.wait()
+    assert asking.notes[1] is DeadlineExceeded
+    assert answering.notes[1] is asyncio.CancelledError
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_the_time_is_over_in_an_interceptor(when: str) -> None:
+    notes: list[str] = []
+
+    async def around(call: Call, proceed: Any) -> Any:
+        try:
+            if when == "after":
+                with suppress(DeadlineExceeded):
+                    await proceed()
+            await asyncio.get_running_loop().create_future()
+        except asyncio.CancelledError:
+            notes.append("cancelled")
+            with pytest.raises(DeadlineExceeded):
+                await proceed()
+            raise
+
+    async with pair(Patient, surrounded(AMP, around)) as (_, client):
+        with pytest.raises(DeadlineExceeded, match="over in an interceptor"):
+            await client.call(Wait(name="x"), timeout=0.01)
+    assert notes == ["cancelled"]
+
+
+async def test_a_timeout_of_the_interceptors_own() -> None:
+    async def around(call: Call, proceed: Any) -> Any:
+        async with asyncio.timeout(0.001):
+            return await proceed()
+
+    async with pair(Patient, surrounded(AMP, around)) as (_, client):
+        with pytest.raises(TimeoutError) as raised:
+            await client.call(Wait(name="x"), timeout=30)
+        assert not isinstance(raised.value, DeadlineExceeded)
+
+
+async def test_what_a_cancelled_responder_asks_is_cancelled_in_its_interceptors() -> None:
+    noted, stuck = Noted(), asyncio.Event()
+
+    async def around(call: Call, proceed: Any) -> Any:
+        if call.direction == "asking":
+            stuck.set()
+            await asyncio.get_running_loop().create_future()
+        return await proceed()
+
+    class Asking(Math):
+        interceptors = [noted, around]
+
+        @Echo.responder
+        async def echo(self, data: bytes) -> dict[str, bytes]:
+            asked = asyncio.ensure_future(self.callRemote(Sum, a=1, b=2))
+            await asyncio.wait([asked])
+            raise AssertionError("this was cancelled")
+
+    async with pair(Asking, Math) as (_, client):
+        await client.callRemote(Sum, a=1, b=2)  # It is known now that the peer can be told.
+        answer = client.callRemote(Echo, data=b"")
+        await stuck.wait()
+        answer.cancel()
+        await turns()
+    assert noted.notes[-2:] == [asyncio.CancelledError, asyncio.CancelledError]
 
 
 # --- what is no list of interceptors ---
