@@ -153,10 +153,12 @@ class Calls:
         """Ask without making a box; return None if a box is needed, and nothing was sent."""
         if not self.ready:
             return None
-        running = current.get()
+        running, responders = current.get(), self._session.responders
+        inside = running is not None or responders.desk.now is not None
         deadline, more, pairs = None, b"", 0
-        if terms is not None or running is not None or self._default is not None:
-            deadline = deadline_for(terms, running, self._default)
+        if terms is not None or inside or self._default is not None:
+            asking = responders.call_of_asker(running) if inside else None
+            deadline = deadline_for(terms, asking, self._default)
             left = None if deadline is None else deadline - monotonic()
             if left is not None and left <= 0:
                 return None
@@ -195,12 +197,12 @@ class Calls:
         except (ConnectionLost, ProtocolSwitched):
             table.remove(tag)
             return None  # The future of the question with a box will say it.
-        if table.tells is not None:
-            future.add_done_callback(table.tells)
+        if table.tells and not table.watches:
+            table.watch_soon()
         if deadline is not None:
             table.end_at(future, deadline)
-        if running is not None or self._session.responders.desk.now is not None:
-            self._session.responders.asked(future)
+        if inside:
+            responders.asked(future)
         return future
 
     def ask(
@@ -266,7 +268,8 @@ class Calls:
         """Return when nobody waits any more for the answer to a question that is asked here."""
         if asked is None or (terms is None and isinstance(asked, Change)):
             return None
-        return deadline_for(terms, current.get(), self._default)
+        asking = self._session.responders.call_of_asker(current.get())
+        return deadline_for(terms, asking, self._default)
 
     def ask_beside(self, box: AmpBox, asked: ByName) -> None:
         """Ask what the user does not: it passes window and backlog, and only `asked` waits for it."""
@@ -321,8 +324,8 @@ class Calls:
             if offers:
                 self._offers = False
                 self.update()
-            if table.tells is not None and asked.tells_cancelled:
-                future.add_done_callback(table.tells)
+            if table.tells and not table.watches:
+                table.watch_soon()
         if isinstance(asked, Change):
             asked.sent(changeable(session.outlet), future)
         elif asked is None and self.held:
@@ -342,7 +345,7 @@ class Calls:
         self.held = False
         self._taken()
         self._send_waiting()
-        if self._table.tells is not None:
+        if self._table.tells:
             self._table.look_soon()
 
     def _taken(self) -> None:

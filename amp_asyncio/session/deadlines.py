@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Hashable
-from math import ceil, isnan
+from math import ceil, inf, isnan
 from time import monotonic
 from typing import Any, Final, Generic, TypeVar
 
@@ -37,12 +37,12 @@ class Deadlines(Generic[_K]):
         self._over = over
         self._times: dict[_K, float] = {}
         self._timer: asyncio.TimerHandle | None = None
-        self._due = 0.0
+        self._due = inf  # When the timer looks; never, if there is none.
 
     def add(self, key: _K, deadline: float) -> None:
         """Call `over` with this key at its deadline."""
         self._times[key] = deadline
-        if self._timer is None or deadline < self._due:
+        if deadline < self._due:
             self._set(deadline, monotonic())
 
     def get(self, key: _K) -> float | None:
@@ -62,6 +62,7 @@ class Deadlines(Generic[_K]):
 
     def _look(self) -> None:
         self._timer = None
+        self._due = inf
         now = monotonic()
         for key in [key for key, deadline in self._times.items() if deadline <= now]:
             # (One of them may end another.)
@@ -76,6 +77,7 @@ class Deadlines(Generic[_K]):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+            self._due = inf
 
 
 def deadline_after(timeout: Any) -> float | None:
@@ -88,7 +90,7 @@ def deadline_after(timeout: Any) -> float | None:
     if isnan(timeout) or timeout < 0:
         raise ValueError(f"a timeout cannot be {timeout!r}")
     deadline = monotonic() + timeout
-    return None if deadline == float("inf") else deadline
+    return None if deadline == inf else deadline
 
 
 def milliseconds(left: float) -> bytes:

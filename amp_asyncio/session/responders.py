@@ -121,7 +121,7 @@ class Responders:
         session = self._session
         extended = session.extended
         if extended and (control := CONTROLS.get(box[COMMAND])) is not None:
-            call_received(session, box)
+            call_received(session, box, 0)
             control(session, box)
             return
         try:
@@ -131,12 +131,11 @@ class Responders:
         except BaseException as error:
             responder = Failing(error)
         call, size = None, 0
-        # Most commands have the pairs that their definition says, and so no more.
-        if extended and (
-            not isinstance(responder, MethodResponder) or len(box) != responder.command.__amp__.pairs
-        ):
+        # Most commands have the pairs that their definition says, and no others but perhaps a timeout.
+        pairs = responder.command.__amp__.pairs if isinstance(responder, MethodResponder) else 0
+        if extended and len(box) != pairs:
             try:
-                call, size = call_received(session, box)
+                call, size = call_received(session, box, pairs)
             except BadArguments as error:
                 responder = Failing(error)
         if getattr(responder, "changes_connection", False):
@@ -181,24 +180,17 @@ class Responders:
                     return
                 if in_lists:
                     session.end_turn()
+        if call is not None and call.remaining() == 0:
+            answers.refuse(session, box[COMMAND], box.get(ASK), responder, overdue())
+            return
         if session.interceptors is not None and not is_refusal(responder):
             begin = partial(session.interceptors.begin, responder)
-        running: Running | None = None
-        if call is not None:
-            if call.remaining() == 0:
-                answers.refuse(session, box[COMMAND], box.get(ASK), responder, overdue())
-                return
-            running = Running(self, box[COMMAND], box.get(ASK), size)
-            running.call, running.status = call, Status.CALLED
-            context.run(current.set, running)
         self._asked = ()
         desk = self.desk
         outer, desk.now = desk.now, (self, box, call)
         try:
             answer = context.run(begin, box)
         except BaseException as error:
-            if running is not None:
-                running.end()
             answers.refuse(session, box[COMMAND], box.get(ASK), responder, error)
             if isinstance(error, ENDING):
                 raise
@@ -207,19 +199,14 @@ class Responders:
             desk.now = outer
         if type(answer) is not CoroutineType:
             if not is_awaitable(answer):
-                if running is not None:
-                    running.end()
                 answers.answer(session, box[COMMAND], box.get(ASK), responder, answer)
                 return
             if asyncio.isfuture(answer):
                 # Others may await it, too: only a coroutine is cancelled with the task.
                 answer = asyncio.shield(answer)
         # From here on the box is not kept: the responder has its values.
-        size = in_lists + (size or box_cost(box))
-        if running is None:
-            running = Running(self, box[COMMAND], box.get(ASK), size)
-        else:
-            running.size, running.status = size, RUNNING
+        running = Running(self, box[COMMAND], box.get(ASK), in_lists + (size or box_cost(box)))
+        running.call = call
         asked: Any = self._asked  # (As far as a type checker sees, it is still empty.)
         for future, waits in asked:
             self._suspend(running, future, waits)
@@ -353,6 +340,16 @@ class Responders:
         if running is not None and running.is_inside(self):
             return not running.asking
         return not self._asked
+
+    def call_of_asker(self, running: Running | None) -> Call | None:
+        """Return the call whose responder asks here, if it has one; `running` is `current`.
+
+        The responder may be that of another conversation.
+        """
+        now = self.desk.now
+        if now is not None:
+            return now[2]
+        return None if running is None or running.ended else running.call
 
     def asked(self, future: asyncio.Future[Any], waits: bool = False) -> None:
         """A question was asked, perhaps by a responder; `waits` says that it was not sent yet."""

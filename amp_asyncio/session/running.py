@@ -27,8 +27,6 @@ __all__ = ["RUNNING", "Desk", "Running", "Status", "Suspended", "current", "desk
 class Status(Enum):
     """What an `async def` responder is at the moment."""
 
-    #: It is being called, and may turn out to be a plain `def`.
-    CALLED = "called"
     RUNNING = "running"
     #: It waits itself until the others are done, because it closes the connection.
     EXEMPT = "exempt"
@@ -42,7 +40,6 @@ class Status(Enum):
 
 
 RUNNING: Final[Literal[Status.RUNNING]] = Status.RUNNING
-_CALLED: Final = Status.CALLED
 
 # With this many of a responder's questions in a list, those that are answered are removed from it.
 _MANY: Final = 16
@@ -100,7 +97,7 @@ class Running:
 
     def is_inside(self, responders: Responders) -> bool:
         """Return whether it runs for `responders`, and has not ended."""
-        return self.responders is responders and not self.ended and self.status is not _CALLED
+        return self.responders is responders and not self.ended
 
     def asks(self, future: asyncio.Future[Any]) -> None:
         """Note a question that it asks: it is cancelled with it."""

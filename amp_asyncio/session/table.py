@@ -36,6 +36,10 @@ _Open: TypeAlias = dict[bytes, tuple["ByName | Change", _AnyFuture, int]]
 # With this many questions that were cancelled and are not answered, a connection is given up.
 _MOST_CANCELLED: Final = 10_000
 
+# After how many seconds a question is watched that has no answer yet. To watch each from its beginning
+# would make all of them cost more, for the few that are cancelled.
+_MOMENT: Final = 0.02
+
 #: What a conversation has that has never asked: many servers never do, and a dictionary takes memory.
 NONE_OPEN: Final[_Open] = {}
 
@@ -49,8 +53,8 @@ class Table:
         open: what takes the answer, the future and the size of each, by its tag.
         unanswered: what they count together against the window.
         count_at: with how many open questions those are counted that were cancelled.
-        tells: what notices, as a callback of each future, that the peer is to be told; None if it
-            does not want to know.
+        tells: whether the peer is told of those that nobody waits for.
+        watches: whether it will be noticed soon which of them were cancelled.
         deadlines: when their time is over; None if none has had a deadline.
     """
 
@@ -59,12 +63,14 @@ class Table:
         "_room_made",
         "_session",
         "_soon",
+        "_timer",
         "_told",
         "count_at",
         "deadlines",
         "open",
         "tells",
         "unanswered",
+        "watches",
     )
 
     def __init__(self, session: Session, room_made: Callable[[], None]) -> None:
@@ -73,10 +79,11 @@ class Table:
         self.open = NONE_OPEN
         self.unanswered = 0
         self.count_at = _MOST_CANCELLED
-        self.tells: Callable[[_AnyFuture], None] | None = None
+        self.tells = self.watches = False
         self.deadlines: Deadlines[_AnyFuture] | None = None
         self._last = 0  # The number of the last question that was open when `watch` was called.
         self._soon = False  # Whether `_look` will be called: many are often cancelled in one turn.
+        self._timer: asyncio.TimerHandle | None = None
         self._told: set[bytes] | None = None  # The tags that the peer was told of.
 
     def is_open(self) -> bool:
@@ -113,11 +120,8 @@ class Table:
             why = f"an answer to {shortened(tag)}, which is not an open question"
             raise MalformedAmpBox(why) from None
         self.unanswered -= size
-        if future.done():
-            if self._told is not None:
-                self._told.discard(tag)
-        elif self.tells is not None:
-            future.remove_done_callback(self.tells)
+        if self._told is not None and future.done():
+            self._told.discard(tag)
         if self.deadlines is not None:
             self.deadlines.remove(future)
         return asked, future
@@ -144,16 +148,24 @@ class Table:
 
     def peer_announced(self) -> None:
         """The peer has said what it knows: perhaps it is told from now on what was cancelled."""
-        self.tells = None
-        if self._session.knows(CANCEL):
+        self.tells = self._session.knows(CANCEL)
+        if self.tells:
             self.watch()
-            self.tells = self._done
             self.look_soon()
+
+    def watch_soon(self) -> None:
+        """Watch those that are still open in a moment; most are answered by then."""
+        self.watches = True
+        self._timer = asyncio.get_running_loop().call_later(_MOMENT, self._watch_open)
+
+    def _watch_open(self) -> None:
+        self.watches = False
+        self.watch()
+        if self.tells:
+            self._tell()
 
     def watch(self) -> None:
         """Notice when one of those that are open is cancelled; they are in the order of their tags."""
-        if self.tells is not None:
-            return  # Each is watched from its beginning.
         last = self._last
         for tag, (_, future, _) in reversed(self.open.items()):
             number = int(tag, 16)
@@ -174,7 +186,7 @@ class Table:
 
     def _look(self) -> None:
         self._soon = False
-        if self.tells is not None:
+        if self.tells:
             self._tell()
         self._room_made()
 
@@ -196,7 +208,7 @@ class Table:
         for tag, (asked, future, size) in self.open.items():
             if future.done():
                 cancelled += 1
-                if self.tells is None:
+                if not self.tells:
                     self.unanswered -= size
                     self.open[tag] = (asked, future, 0)
         return cancelled
@@ -219,7 +231,9 @@ class Table:
     def end(self, reason: AmpError) -> None:
         """Fail all of them: no answer can come any more."""
         questions, self.open, self.unanswered = self.open, NONE_OPEN, 0
-        self.tells = None
+        self.tells = False
+        if self._timer is not None:
+            self._timer.cancel()
         if self.deadlines is not None:
             self.deadlines.end()
         lost = dropped(self._session.outbox)

@@ -19,7 +19,6 @@ from .deadlines import deadline_after, deadline_of, milliseconds
 
 if TYPE_CHECKING:
     from ..limits import Limits
-    from .running import Running
     from .session import Session
 
 __all__ = ["TIMEOUT_COST", "Terms", "call_received", "deadline_for", "suffix"]
@@ -72,14 +71,14 @@ def _pairs(metadata: Mapping[str, str], most: int) -> dict[bytes, bytes]:
     return pairs
 
 
-def deadline_for(terms: Terms | None, running: Running | None, default: float | None) -> float | None:
-    """Return the deadline of a question; `running` is the responder that asks it, if one does."""
+def deadline_for(terms: Terms | None, asking: Call | None, default: float | None) -> float | None:
+    """Return the deadline of a question; `asking` is the call whose responder asks it, if one does."""
     if terms is not None and terms.given:
         deadline = terms.deadline
     else:
         deadline = None if default is None else monotonic() + default
-    if running is not None and running.call is not None and not running.ended:
-        own = running.call.deadline
+    if asking is not None:
+        own = asking.deadline
         if own is not None and (deadline is None or own < deadline):
             return own
     return deadline
@@ -87,6 +86,9 @@ def deadline_for(terms: Terms | None, running: Running | None, default: float | 
 
 def suffix(terms: Terms | None, left: float | None) -> tuple[bytes, int]:
     """Return the pairs of a question about its terms as bytes, and their number."""
+    if left is not None and (terms is None or not terms.metadata):
+        value = milliseconds(left)
+        return b"\0\x08_timeout\0%c%b" % (len(value), value), 1
     pairs = [] if left is None else [(TIMEOUT, milliseconds(left))]
     if terms is not None:
         pairs += terms.metadata.items()
@@ -94,11 +96,17 @@ def suffix(terms: Terms | None, left: float | None) -> tuple[bytes, int]:
     return b"".join(data), len(data)
 
 
-def call_received(session: Session, box: AmpBox) -> tuple[Call | None, int]:
+def call_received(session: Session, box: AmpBox, pairs: int) -> tuple[Call | None, int]:
     """Take the terms out of a command that came; return its call, and what it counts with them.
 
-    They are None and 0 if it has none. Raises `BadArguments` for more metadata than the limits allow.
+    They are None and 0 if it has none. Without terms it would have so many pairs; 0 if that is not
+    known. Raises `BadArguments` for more metadata than the limits allow.
     """
+    if len(box) == pairs + 1 and (value := box.pop(TIMEOUT, None)) is not None:
+        deadline = deadline_of(value) if ASK in box else None
+        if deadline is None:
+            return None, 0
+        return Call("answering", box[COMMAND], session.owner, None, NO_METADATA, deadline), 0
     if (offer := box.pop(OFFER, None)) is not None:
         session.offer_received(offer, box.get(ASK))
     cost = box_cost(box)
