@@ -171,9 +171,7 @@ class Outbox:
     def send_descriptors(self, descriptors: Collection[int]) -> None:
         """Send descriptors with the first byte of what is sent next."""
         if descriptors:
-            self._pieces = [*(self._pieces or ()), _Parcel.of(b"", descriptors, True)]
-            self._parcels = True
-            self._end_soon()
+            self.send(_Parcel.of(b"", descriptors, True), later=True)
 
     # --- bytes ---
 
@@ -199,18 +197,14 @@ class Outbox:
                 self.flush()
                 self._turn = True
             elif not self._ending and not self.reading:
-                self._end_soon()
+                self._turn = self._ending = True
+                asyncio.get_running_loop().call_soon(self._end_turn)
         else:
             self._turn = True
             if type(data) is _Parcel:
                 self._write_parcels((data,))
             else:
                 self._transport.write(data)
-
-    def _end_soon(self) -> None:
-        if not self._ending:
-            self._turn = self._ending = True
-            asyncio.get_running_loop().call_soon(self._end_turn)
 
     def _end_turn(self) -> None:
         self._ending = False
