@@ -20,11 +20,14 @@ from support import Math, Patient, Sum, content, open_descriptors, pipe_with, tu
 from amp_asyncio import (
     AMP,
     AmpBox,
+    AmpList,
+    Argument,
     Command,
     CommandLocator,
     Descriptor,
     Integer,
     Limits,
+    ListOf,
     PrivateCertificate,
     SimpleStringLocator,
     StartTLS,
@@ -296,6 +299,25 @@ class Overriding(Math):
         super().ampBoxReceived(box)
 
 
+class OwnList(ListOf):
+    def fromStringProto(self, inString: bytes, proto: Any) -> list[Any]:
+        return super().fromStringProto(inString, proto)
+
+
+def having(*given: Argument) -> type[Math]:
+    """Return a class with a command that has these arguments."""
+
+    class Having(Command):
+        arguments = [(b"x%d" % number, argument) for number, argument in enumerate(given)]
+
+    class Answering(Math):
+        @Having.responder
+        def have(self, **values: Any) -> None:
+            """Take them."""
+
+    return Answering
+
+
 @pytest.mark.parametrize(
     ("factory", "keeps"),
     [
@@ -304,6 +326,10 @@ class Overriding(Math):
         (Finding, True),
         (ByName, True),
         (Overriding, True),
+        (having(AmpList([(b"a", Integer()), (b"b", ListOf(Integer()))]), ListOf(Integer())), False),
+        (having(Integer(), AmpList([(b"a", ListOf(Descriptor()))])), True),
+        (having(ListOf(AmpList([(b"a", Descriptor())]))), True),
+        (having(OwnList(Integer())), True),
         (lambda: AMP(locator=Locator()), False),
         (lambda: AMP(locator=FindingLocator()), True),
         (lambda: AMP(locator=NamedLocator()), True),

@@ -15,7 +15,7 @@ from ..wire.boxes import MAX_VALUE_LENGTH, AmpBox
 from ..wire.costs import PAIR_OVERHEAD
 from ..wire.parser import boxes_in
 from .arguments import Argument
-from .schemas import Schema
+from .schemas import Schema, may_claim
 
 __all__ = ["AmpList", "ListOf"]
 
@@ -45,6 +45,7 @@ class ListOf(Argument):
         self.elementType = elementType
         self.carries_descriptors = getattr(elementType, "carries_descriptors", False)
         self.is_list = _is_read_as(self, ListOf)
+        self.may_claim = not self.is_list or may_claim(elementType)
         self._inner: Any = elementType if getattr(elementType, "is_list", False) else None
         # An element has at least its length.
         self._short = 0 if self._inner is not None else 2 * _FREE // PAIR_OVERHEAD
@@ -118,6 +119,7 @@ class AmpList(Argument):
             getattr(argument, "carries_descriptors", False) for _, argument in self.subargs
         )
         self.is_list = _is_read_as(self, AmpList)
+        self.may_claim = not self.is_list or schema.may_claim
         self._nested = dict(schema.lists)
         self._each = PAIR_OVERHEAD * (2 + len(self.subargs))
         # An element has at least its end, and the keys and the lengths of what cannot be left out.

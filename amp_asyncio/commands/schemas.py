@@ -17,7 +17,16 @@ from ..wire.costs import PAIR_OVERHEAD, box_cost
 from ..wire.extensions import is_key
 from .warning import warn_of_name
 
-__all__ = ["PYTHON_KEYWORDS", "RESERVED", "Codec", "Schema", "Shape", "python_name", "wire_name"]
+__all__ = [
+    "PYTHON_KEYWORDS",
+    "RESERVED",
+    "Codec",
+    "Schema",
+    "Shape",
+    "may_claim",
+    "python_name",
+    "wire_name",
+]
 
 # The words that Twisted capitalises: the keywords of Python 2, and no others. A definition that is
 # shared with Twisted must give an argument the same Python name on both sides.
@@ -100,6 +109,17 @@ def python_name(name: bytes) -> str:
     """
     identifier = name.replace(b"-", b"_").decode("ascii")
     return identifier.title() if identifier in PYTHON_KEYWORDS else identifier
+
+
+def may_claim(argument: Any) -> bool:
+    """Return whether `argument` may be a descriptor: it sees more than its own value.
+
+    A list knows it of its elements.
+    """
+    known: bool | None = getattr(argument, "may_claim", None)
+    if known is not None:
+        return known
+    return not hasattr(argument, "_plain_hooks") or argument._plain_hooks() is None
 
 
 class Schema:
@@ -198,8 +218,8 @@ class Schema:
 
     @property
     def may_claim(self) -> bool:
-        """Whether any argument sees more than its own value: it may be a descriptor."""
-        return self.codecs is None
+        """Whether any argument may be a descriptor."""
+        return self.codecs is None and any(may_claim(argument) for _, argument in self.pairs)
 
     def check(self, objects: Mapping[str, Any]) -> None:
         """Raise `InvalidSignature` unless `objects` has all required names and no unknown ones.
