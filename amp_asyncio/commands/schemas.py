@@ -67,6 +67,7 @@ class Shape(Protocol):
         nullable: those of them that may be None.
         defaults: what those are that did not come; None for all others.
         plain: whether the values are a dictionary after all, and `pack` returns it unchanged.
+        quick: what `pack` calls with the values in their order, or None if it does more.
         wanted: what `unpack` takes, in words.
     """
 
@@ -74,6 +75,7 @@ class Shape(Protocol):
     nullable: Container[str]
     defaults: dict[str, Any]
     plain: bool
+    quick: Callable[..., Any] | None
     wanted: str
 
     def unpack(self, objects: Any) -> dict[str, Any] | None:
@@ -144,7 +146,18 @@ class Schema:
     (see `large.py`); or a value that is not an `Argument`.
     """
 
-    __slots__ = ("_names", "_pack", "_required", "_what", "codecs", "lists", "names", "pairs", "shape")
+    __slots__ = (
+        "_names",
+        "_pack",
+        "_quick",
+        "_required",
+        "_what",
+        "codecs",
+        "lists",
+        "names",
+        "pairs",
+        "shape",
+    )
 
     def __init__(
         self,
@@ -157,6 +170,7 @@ class Schema:
         self._what = what
         self.shape = shape
         self._pack = None if shape is None or shape.plain else shape.pack
+        self._quick = None if shape is None else shape.quick
         self.codecs: list[Codec] | None = []
         names: dict[str, bytes] = {}
         required = set()
@@ -325,7 +339,14 @@ class Schema:
             else:
                 problem = f"{name!r}: {cut(str(error))}"
             raise MalformedAmpBox(f"{self._what}: {problem}") from error
-        return objects if self._pack is None else self._pack(objects, strings, self._what)
+        if self._pack is None:
+            return objects
+        if self._quick is not None:
+            try:
+                return self._quick(*objects.values())
+            except Exception:
+                pass  # It is said by `pack` what is wrong.
+        return self._pack(objects, strings, self._what)
 
     def in_lists(self, strings: Mapping[bytes, bytes], most: int | None, isLocal: bool = True) -> int:
         """Return what the elements of the lists in a box count in addition to its pairs.

@@ -6,7 +6,7 @@ a class (a question, an answer, a record in a list), to one value, or to None.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Container, Mapping
+from collections.abc import Callable, Collection, Container, Mapping
 from operator import attrgetter
 from typing import Any
 
@@ -19,7 +19,7 @@ __all__ = ["Nothing", "OfQuestion", "OfRecord", "OneValue", "Shape"]
 class Shape:
     """What all shapes are made from: see `schemas.Shape`."""
 
-    __slots__ = ("defaults", "identifiers", "nullable", "plain", "wanted")
+    __slots__ = ("defaults", "identifiers", "nullable", "plain", "quick", "wanted")
 
     def __init__(self, identifiers: Collection[str], nullable: Container[str], wanted: str) -> None:
         self.identifiers = tuple(identifiers)
@@ -27,12 +27,13 @@ class Shape:
         self.wanted = wanted
         self.defaults: dict[str, Any] = {}
         self.plain = False
+        self.quick: Callable[..., Any] | None = None
 
 
 class OfRecord(Shape):
     """The values are the fields of an attrs class or a dataclass."""
 
-    __slots__ = ("_by_position", "_fields", "_get", "_keywords", "_made", "_only", "kind")
+    __slots__ = ("_fields", "_get", "_keywords", "_made", "_only", "kind")
 
     def __init__(
         self, kind: type, fields: list[Field], nullable: Container[str], wanted: str | None = None
@@ -49,8 +50,9 @@ class OfRecord(Shape):
         # What the constructor has to make itself when nothing came.
         self._made = [field.name for field in fields if field.make is not None]
         self._keywords = {field.name: field.keyword for field in fields if field.name != field.keyword}
-        # It takes less time to call it so, where it allows that.
-        self._by_position = not self._made and not any(field.kw_only for field in fields)
+        # To call it without names takes less time.
+        if not self._made and not any(field.kw_only for field in fields):
+            self.quick = self.kind
 
     def unpack(self, objects: Any) -> dict[str, Any] | None:
         if not isinstance(objects, self.kind):
@@ -61,8 +63,6 @@ class OfRecord(Shape):
 
     def pack(self, values: dict[str, Any], strings: Mapping[bytes, bytes], what: str) -> Any:
         try:
-            if self._by_position:
-                return self.kind(*values.values())
             for name in self._made:
                 if values[name] is None:
                     del values[name]
