@@ -203,8 +203,7 @@ class Command(Generic[_Answer], metaclass=CommandType):
     @classmethod
     def parseArguments(cls, box: Mapping[bytes, bytes], proto: Any) -> dict[str, Any]:
         """Return the arguments in `box`; `MalformedAmpBox` where one is missing or malformed."""
-        arguments: dict[str, Any] = cls.__amp__.arguments.decode(box, proto)
-        return arguments
+        return cls.__amp__.arguments.decode(box, proto)  # type: ignore[no-any-return]
 
     @classmethod
     def parseResponse(cls, box: Mapping[bytes, bytes], proto: Any) -> Any:

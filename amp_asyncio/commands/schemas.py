@@ -150,6 +150,7 @@ class Schema:
         "_names",
         "_pack",
         "_quick",
+        "_reads",
         "_required",
         "_what",
         "codecs",
@@ -225,6 +226,11 @@ class Schema:
                 for other in names.values():
                     if other.startswith(name + b".") and other[len(name) + 1 :].isdigit():
                         raise ValueError(f"{what}: {other!r} is a piece of the large value {name!r}")
+        # What of the codecs reads a value: it takes longer to unpack all of a codec.
+        self._reads = [
+            (each.name, each.identifier, each.optional, each.from_string, each.default)
+            for each in self.codecs or ()
+        ]
         self.names = tuple(names)
         self.lists = [pair for pair in self.pairs if getattr(pair[1], "is_list", False)]
         self._names = frozenset(names)
@@ -319,7 +325,7 @@ class Schema:
         name = b""
         try:
             if self.codecs is not None:
-                for name, identifier, optional, _, _, from_string, default in self.codecs:
+                for name, identifier, optional, from_string, default in self._reads:
                     absent = optional and name not in strings
                     objects[identifier] = default if absent else from_string(strings[name])
             else:

@@ -61,12 +61,6 @@ class TypedDefinition(Definition):
 
     is_typed = True
 
-    def __getattr__(self, name: str) -> Any:
-        if name in _RESOLVED:
-            self.resolve(ChainMap())
-            return getattr(self, name)
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-
     @property
     def parameters(self) -> tuple[str, ...] | None:
         # Known before the annotations are resolved.
@@ -96,6 +90,7 @@ class TypedDefinition(Definition):
         type.__setattr__(command, "arguments", arguments.pairs)
         type.__setattr__(command, "response", response.pairs)
         self._names = None
+        self.__class__ = TypedDefinition  # pyright: ignore[reportAttributeAccessIssue]
 
     def _response(self, known: ChainMap[str, Any]) -> Schema:
         command = self.command
@@ -137,6 +132,21 @@ class TypedDefinition(Definition):
         self.template = None if shape.checked else template
 
 
+class _Unresolved(TypedDefinition):
+    """A typed command until its annotations are resolved: what needs them has them resolved.
+
+    (It is a class of its own because a class with `__getattr__` makes each of its attributes slower.)
+    """
+
+    __slots__ = ()
+
+    def __getattr__(self, name: str) -> Any:
+        if name in _RESOLVED:
+            self.resolve(ChainMap())
+            return getattr(self, name)
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+
 class _Late:
     """The pairs of a typed command, until its annotations are resolved."""
 
@@ -168,7 +178,7 @@ def define(
             )
     cls.structured = property(_structured)
     cls.arguments, cls.response = _Late("arguments"), _Late("response")
-    return TypedDefinition(cls, inherits, answer, names)
+    return _Unresolved(cls, inherits, answer, names)
 
 
 def _structured(question: Any) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable
+from functools import lru_cache
 from types import GeneratorType
 from typing import Any, ClassVar, Protocol, TypeAlias
 
@@ -265,10 +266,17 @@ def can_wait(responder: Responder) -> bool:
 
 
 def is_awaitable(answer: Any) -> bool:
-    """Return whether a responder's answer is still to come, faster than `inspect.isawaitable`."""
-    if hasattr(type(answer), "__await__"):
-        return True
-    return isinstance(answer, GeneratorType) and inspect.isawaitable(answer)
+    """Return whether a responder's answer is still to come; most answers are a dict."""
+    if isinstance(answer, dict):
+        return False
+    kind: Any = type(answer)
+    return _may_be_awaited(kind) and inspect.isawaitable(answer)
+
+
+@lru_cache(64)
+def _may_be_awaited(kind: type) -> bool:
+    """Return whether the instances of a class can be awaited, or some of them."""
+    return kind is GeneratorType or issubclass(kind, Awaitable)
 
 
 class SimpleStringLocator:
