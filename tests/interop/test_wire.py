@@ -38,7 +38,9 @@ class RecordingTransport:
 
 
 class RecordingPeer(OurPeer):
-    """Keeps the bytes of both directions."""
+    """Keeps the bytes of both directions, without what peers of this package add to them."""
+
+    extensions = False
 
     def connection_made(self, transport: Any) -> None:
         recorder = RecordingTransport(transport)
