@@ -39,5 +39,9 @@ class Leaving:
             self._said = session.send_control(AmpBox({COMMAND: LEAVE}))
 
     def waits(self) -> bool:
-        """Return whether the connection may not be closed yet: it was not said, or a tag is open."""
-        return not (self._said and self.heard) or self._session.calls.has_tags()
+        """Return whether the connection may not be closed yet: it was not said, or a tag is open.
+
+        That does not matter any more when the connection is gone, or the peer sends no more.
+        """
+        calls = self._session.calls
+        return calls.over is None and (not (self._said and self.heard) or calls.has_tags())
