@@ -232,8 +232,8 @@ class Outbox:
                     self._transport.write(b"".join(together))
                 for descriptor in piece.descriptors:
                     self._transport.send_descriptor(descriptor)
-                if self.exchange is not None:
-                    self.exchange.passed(len(piece.descriptors), piece.answers)
+                assert self.exchange is not None, "it has given them"
+                self.exchange.passed(len(piece.descriptors), piece.answers)
                 together = [bytes(piece)]
             else:
                 together.append(piece)
