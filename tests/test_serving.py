@@ -94,18 +94,37 @@ async def test_a_close_that_is_cancelled_aborts_all(way: str, turns_before: int)
         assert server.sockets == ()
 
 
-async def test_a_close_that_is_cancelled_ends_the_handshakes() -> None:
+@pytest.mark.parametrize("coming", [False, True])
+async def test_a_close_that_is_cancelled_ends_the_handshakes(
+    coming: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also while a connection has just been accepted, and has no transport yet."""
+    loop, reached = asyncio.get_running_loop(), asyncio.Event()
+
+    async def never(*arguments: Any) -> Any:
+        reached.set()
+        await asyncio.Event().wait()
+
     async with serving("tls", Math) as server, raw_client(server) as (reader, writer):
         writer.write(b"\x16\x03\x01")  # The beginning of one.
         await turns()
-        closing = asyncio.ensure_future(server.close(timeout=None))
-        await asyncio.sleep(0)
-        closing.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await closing
-        async with asyncio.timeout(5):
-            with contextlib.suppress(ConnectionError):
-                assert await reader.read() == b""
+        with socket.socket() as other:
+            if coming:
+                monkeypatch.setattr(loop, "connect_accepted_socket", never, raising=False)
+                other.connect(server.sockets[0].getsockname())
+                await reached.wait()
+            closing = asyncio.ensure_future(server.close(timeout=None))
+            await asyncio.sleep(0)
+            closing.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await closing
+            async with asyncio.timeout(5):
+                with contextlib.suppress(ConnectionError):
+                    assert await reader.read() == b""
+                for task in asyncio.all_tasks():
+                    if task.get_coro().__qualname__.endswith("never"):  # type: ignore[union-attr]
+                        task.cancel()
+                await turns()
 
 
 @pytest.mark.parametrize("way", WAYS)
