@@ -22,6 +22,7 @@ interceptors.py a log line for each call, and metrics
 serving.py      the connections of a server
 endpoints.py    connect, serve, unix_connect, unix_serve
 processes.py    spawn and stdio: AMP with child processes
+client/         Client: connections that stay, spread over many machines
 testing/        pairs in memory, a scripted peer, checks for transports; import it by its name
 cli/            the command line: `python -m amp_asyncio`, or `amp-asyncio`
 """
@@ -54,6 +55,7 @@ from .errors import (
     CallCancelled,
     ConnectionLost,
     DeadlineExceeded,
+    GiveUp,
     IncompatibleVersions,
     InvalidSignature,
     MalformedAmpBox,
@@ -98,6 +100,8 @@ from .wire.parser import BoxParser, parse, parseString
 if TYPE_CHECKING:
     from .commands.hints import Wire
     from .interceptors import CallLog, CallMetrics
+    from .client.client import Client, ClientState
+    from .client.policy import Backoff, Budget
     from .processes import Child, spawn, stdio
     from .tls.certificates import Certificate, PrivateCertificate
 
@@ -123,6 +127,7 @@ __all__ = [
     "AmpError",
     "AmpList",
     "Argument",
+    "Backoff",
     "BadLocalReturn",
     "BigString",
     "BigUnicode",
@@ -137,8 +142,11 @@ __all__ = [
     "CallCancelled",
     "CallLog",
     "CallMetrics",
+    "Budget",
     "Certificate",
     "Child",
+    "Client",
+    "ClientState",
     "Command",
     "CommandLocator",
     "ConnectionLost",
@@ -148,6 +156,7 @@ __all__ = [
     "Decimal",
     "Descriptor",
     "Float",
+    "GiveUp",
     "IncompatibleVersions",
     "Integer",
     "Interceptor",
@@ -199,6 +208,10 @@ _LATER = {
     "CallLog": "interceptors",
     "CallMetrics": "interceptors",
     "Child": "processes",
+    "Client": "client.client",
+    "ClientState": "client.client",
+    "Backoff": "client.policy",
+    "Budget": "client.policy",
     "spawn": "processes",
     "stdio": "processes",
 }

@@ -17,6 +17,7 @@ __all__ = [
     "CallCancelled",
     "ConnectionLost",
     "DeadlineExceeded",
+    "GiveUp",
     "IncompatibleVersions",
     "InvalidSignature",
     "MalformedAmpBox",
@@ -90,6 +91,13 @@ class OnlyOneTLS(AmpError):
 
 class PeerVerifyError(ConnectionLost):
     """The TLS handshake failed because one side rejected the other's certificate."""
+
+
+class GiveUp(AmpError):
+    """Raised by a client's `on_connect`: it connects no more, and every call fails with this error.
+
+    A wrong password is a reason, for example: it will not be right at the next attempt.
+    """
 
 
 class NoEmptyBoxes(AmpError):

@@ -29,6 +29,7 @@ LAYERS = [
     ["amp"],
     ["serving", "endpoints", "interceptors"],
     ["processes"],
+    ["client"],
     [""],  # The package itself, which has all the public names.
     ["testing", "cli"],
     ["__main__"],
@@ -133,7 +134,7 @@ def test_no_import_goes_up_and_nothing_private_is_shared() -> None:
 def test_the_import_of_the_package_is_light() -> None:
     """It brings in nothing that most programs do not need."""
     heavy = ["attr", "attrs", "cryptography"]
-    heavy += ["amp_asyncio.testing", "amp_asyncio.processes", "amp_asyncio.cli"]
+    heavy += [f"amp_asyncio.{name}" for name in ("testing", "processes", "client", "cli")]
     program = f"""
 import sys
 import amp_asyncio

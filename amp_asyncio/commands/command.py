@@ -134,6 +134,10 @@ class Command(Generic[_Answer], metaclass=CommandType):
     #: Whether a peer finds it before its identity is known, where the AMP class is `identified_only`.
     public: ClassVar[bool] = False
 
+    #: Whether a `Client` may ask a second time, when the connection was lost before the answer came. It
+    #: says that twice is as good as once.
+    idempotent: ClassVar[bool] = False
+
     # What the package keeps about the command.
     __amp__: ClassVar[Definition]
 

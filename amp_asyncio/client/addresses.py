@@ -1,0 +1,222 @@
+"""Addresses: what a client is given, and the endpoints that it connects to.
+
+An endpoint opens one connection. There is one for each address of the network, one for the path of a
+UNIX socket, and one for each child process (see `children.py`). Those that are equal are one place.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from ipaddress import ip_address
+from os import PathLike, fsdecode
+from typing import Any, Protocol, TypeAlias
+
+from ..amp import AMP
+from ..endpoints import Server, close_in_time, connect, leave_in_time, unix_connect
+
+__all__ = ["Address", "Endpoint", "Opened", "Resolver", "Source", "addresses_of", "source_of"]
+
+Address: TypeAlias = "tuple[str, int] | str | PathLike[str]"
+Resolver: TypeAlias = "Callable[[], Awaitable[Iterable[Address]]]"
+
+_NEEDED = 'an address is (host, port), "host:port" or the path of a UNIX socket'
+
+
+class Opened(Protocol):
+    """One connection that an endpoint has opened."""
+
+    @property
+    def amp(self) -> Any: ...
+
+    async def close(self, timeout: float | None) -> None:
+        """Close it in order, within `timeout` seconds."""
+
+    async def leave(self) -> None:
+        """Close it, and give its open questions up."""
+
+
+class Endpoint(Protocol):
+    """Something that a client can connect to; it is hashable, and its text is for the log."""
+
+    async def open(self, make: Callable[[], AMP]) -> Opened:
+        """Open a connection of what `make` makes."""
+
+
+class Source(Protocol):
+    """Where the endpoints of a client come from.
+
+    Attributes:
+        fixed: whether they never change.
+        connections: how many connections there are, unless the client says it.
+    """
+
+    @property
+    def fixed(self) -> bool: ...
+    @property
+    def connections(self) -> int: ...
+
+    async def endpoints(self) -> Sequence[Endpoint]:
+        """Return those that there are now."""
+
+
+class _Connection:
+    """A connection over the network."""
+
+    def __init__(self, amp: AMP) -> None:
+        self.amp = amp
+
+    async def close(self, timeout: float | None) -> None:
+        await close_in_time(self.amp, timeout)
+
+    async def leave(self) -> None:
+        await leave_in_time(self.amp)
+
+
+@dataclass(frozen=True)
+class _Port:
+    """A TCP port; `name` is the host's name, if `host` is its numeric address."""
+
+    host: str
+    port: int
+    name: str
+    how: _How
+
+    async def open(self, make: Callable[[], AMP]) -> Opened:
+        options = self.how.options
+        if self.how.options.get("ssl"):
+            options = {"server_hostname": self.name, **options}
+        return _Connection(await connect(self.host, self.port, make, **options))
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}" + (f" ({self.name})" if self.name != self.host else "")
+
+
+@dataclass(frozen=True)
+class _Path:
+    """A UNIX socket."""
+
+    path: str
+    how: _How
+
+    async def open(self, make: Callable[[], AMP]) -> Opened:
+        return _Connection(await unix_connect(self.path, make, **self.how.options))
+
+    def __str__(self) -> str:
+        return self.path
+
+
+class _How:
+    """The options of a client's connections; it is the same object in all of its endpoints."""
+
+    def __init__(self, options: dict[str, Any]) -> None:
+        self.options = options
+
+
+def addresses_of(target: Any) -> Callable[[], Awaitable[Iterable[Address]]] | list[Address]:
+    """Return a resolver, or a list of addresses; `TypeError` for what is neither of these."""
+    if isinstance(target, Server):
+        return partial(_addresses_of_server, target)
+    if isinstance(target, str | PathLike) or (isinstance(target, tuple) and _is_address(target)):
+        return [target]
+    if isinstance(target, list | tuple):
+        if not target:
+            raise ValueError("Client(addresses): there is no address in the list")
+        return list(target)
+    if callable(target):
+        resolver: Resolver = target
+        return resolver
+    raise TypeError(
+        "Client(address) takes an address, a list of addresses, an async function that returns one, or "
+        f"a Server, not {target!r}; {_NEEDED}"
+    )
+
+
+def _is_address(target: tuple[Any, ...]) -> bool:
+    """Return whether this looks like the address of a socket, with its flow and scope or without."""
+    return len(target) in (2, 4) and isinstance(target[0], str) and isinstance(target[1], int)
+
+
+async def _addresses_of_server(server: Server) -> Iterable[Address]:
+    return [sock.getsockname() for sock in server.sockets]
+
+
+def source_of(target: Any, options: dict[str, Any]) -> Source:
+    """Return where the endpoints of a client come from."""
+    if hasattr(target, "endpoints"):
+        if options:
+            raise TypeError(f"{target!r} takes no options of a connection: {', '.join(options)}")
+        source: Source = target
+        return source
+    return _Addresses(addresses_of(target), options)
+
+
+class _Addresses:
+    """Endpoints for addresses; the names of hosts are looked up, and stand for all their addresses."""
+
+    connections = 1
+
+    def __init__(self, given: Resolver | list[Address], options: dict[str, Any]) -> None:
+        self._how = _How(options)
+        self._resolver = None if isinstance(given, list) else given
+        self._found = [self._parsed(each) for each in given] if isinstance(given, list) else []
+        self.fixed = self._resolver is None and not any(map(_has_name, self._found))
+
+    async def endpoints(self) -> Sequence[Endpoint]:
+        found = self._found
+        if self._resolver is not None:
+            found = [self._parsed(each) for each in await self._resolver()]
+        if not any(map(_has_name, found)):
+            return found
+        groups = await asyncio.gather(*map(_looked_up, found), return_exceptions=True)
+        known = [each for group in groups if not isinstance(group, BaseException) for each in group]
+        failed = next((group for group in groups if isinstance(group, BaseException)), None)
+        if failed is not None and not known:
+            raise failed
+        return known
+
+    def _parsed(self, address: Any) -> _Port | _Path:
+        match address:
+            case (str(host), int(port), *_) if host:
+                host = _host(address)
+                return _Port(host, port, host, self._how)
+            case str() | PathLike() if address:
+                text = fsdecode(address)
+                host, colon, number = text.rpartition(":")
+                if isinstance(address, PathLike) or "/" in text or text[0] == "\0" or not colon:
+                    return _Path(text, self._how)
+                if host and number.isascii() and number.isdigit():
+                    host = host.removeprefix("[").removesuffix("]")
+                    return _Port(host, int(number), host, self._how)
+        raise ValueError(f"{_NEEDED}, not {address!r}")
+
+
+def _has_name(endpoint: _Port | _Path) -> bool:
+    """Return whether this is the name of a host, which may have many addresses."""
+    if isinstance(endpoint, _Path):
+        return False
+    try:
+        ip_address(endpoint.host)
+    except ValueError:
+        return True
+    return False
+
+
+async def _looked_up(endpoint: _Port | _Path) -> Sequence[_Port | _Path]:
+    """Return one endpoint for each address that a name has."""
+    if isinstance(endpoint, _Path) or not _has_name(endpoint):
+        return [endpoint]
+    lookup = asyncio.get_running_loop().getaddrinfo
+    found = await lookup(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)
+    hosts = dict.fromkeys(_host(address) for *_, address in found)
+    return [_Port(host, endpoint.port, endpoint.name, endpoint.how) for host in hosts]
+
+
+def _host(address: tuple[Any, ...]) -> str:
+    """Return the host of a socket's address, with its scope if it has one."""
+    host: str = address[0]
+    return f"{host}%{address[3]}" if address[3:] and address[3] and "%" not in host else host

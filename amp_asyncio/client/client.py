@@ -1,0 +1,229 @@
+"""Client: a connection that stays, and a service on many machines."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from enum import Enum
+from ssl import SSLContext
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar
+
+from ..amp import AMP
+from ..commands.command import Command, check_command
+from ..commands.exchange import DescriptorSchema
+from ..endpoints import check_factory, check_limits, limited
+from ..limits import Limits
+from ..logs import logger
+from ..session.changes import ChangingCommand
+from ..session.outbox import Outbox
+from ..wire.boxes import COMMAND
+from .addresses import source_of
+from .asking import Question, unsent
+from .keeping import Keepers
+from .policy import Backoff, Budget, Places
+from .pool import Pool
+from .resolving import Directory
+
+__all__ = ["Client", "ClientState"]
+
+_A = TypeVar("_A", bound=AMP)
+
+# How many seconds a call waits for a connection, if it has no time of its own.
+_PATIENCE = 30.0
+
+# How many seconds closing may take, and leaving after an error.
+_CLOSING = 10.0
+_LEAVING = 1.0
+
+
+class ClientState(Enum):
+    """What a `Client` is at the moment."""
+
+    #: There is no connection that can be used; the client is connecting, or waits to try again.
+    CONNECTING = "connecting"
+    #: There is at least one connection.
+    CONNECTED = "connected"
+    #: `on_connect` has raised `GiveUp`: every call fails with that error.
+    FAILED = "failed"
+    #: `close` was called.
+    CLOSED = "closed"
+
+
+class Client(Generic[_A]):
+    """Connects, keeps connected, and spreads its questions over its connections.
+
+    `target` is where the service is: an address, a list of addresses, an async function that returns
+    such a list (a resolver), or a `Server`. An address is `(host, port)`, `"host:port"`, or the path of
+    a UNIX socket. The name of a host stands for all its addresses.
+
+    The client begins when it is made, or, if no event loop runs then, at its first use. It ends with
+    `async with`, or by `await client.close()`.
+
+    Attributes:
+        state: a `ClientState`; `on_state` is called with it when it changes.
+    """
+
+    def __init__(
+        self,
+        target: Any,
+        protocol_factory: Callable[[], _A] = AMP,  # type: ignore[assignment]
+        *,
+        connections: int | None = None,
+        on_connect: Callable[[_A], Awaitable[object] | object] | None = None,
+        on_state: Callable[[ClientState], object] | None = None,
+        connect_timeout: float = 10.0,
+        refresh: float | None = 30.0,
+        backoff: Backoff | None = None,
+        budget: Budget | None = None,
+        max_waiting: int = 1_000,
+        ssl: SSLContext | None = None,
+        limits: Limits | None = None,
+        **options: Any,
+    ) -> None:
+        check_factory("Client(address, protocol_factory)", protocol_factory)
+        check_limits("Client(address, protocol_factory)", limits)
+        if ssl is not None:
+            options["ssl"] = ssl
+        source = source_of(target, options)
+        backoff = backoff or Backoff()
+        self._target = target
+        self._connections = source.connections if connections is None else connections
+        if self._connections < 1:
+            raise ValueError(f"Client(connections=...) must be at least 1, not {connections!r}")
+        self._refresh = None if source.fixed and self._connections == 1 else refresh
+        self._on_state = on_state
+        self._pool = Pool(self, _PATIENCE, max_waiting, budget or Budget())
+        self._directory = Directory(
+            source, Places(backoff, random.random), backoff, random.random, connect_timeout, self
+        )
+        self._keepers = Keepers(
+            self,
+            self._pool,
+            self._directory,
+            lambda: limited(protocol_factory, limits),
+            on_connect,
+            connect_timeout,
+            self._give_up,
+            self._changed,
+        )
+        self._directory.changed = self._keepers.balance
+        # It is never connected: questions are checked with it that have no connection yet.
+        kind: Any = protocol_factory if isinstance(protocol_factory, type) else AMP
+        self._stand_in = AMP(version=kind.protocol_version)
+        self._stand_in.limits = limits or kind.limits
+        self._started = False
+        self.state = ClientState.CONNECTING
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return
+        self._start()
+
+    def _start(self) -> None:
+        if not self._started and self.state is ClientState.CONNECTING:
+            self._started = True
+            self._keepers.start(self._connections, self._refresh)
+
+    @property
+    def connections(self) -> list[_A]:
+        """The connections that are in use now, each an instance of what `protocol_factory` makes."""
+        return [link.amp for link in self._pool.links]
+
+    def __repr__(self) -> str:
+        return f"<Client of {self._target!r}, {self.state.value}>"
+
+    # --- asking ---
+
+    def callRemote(self, commandType: type[Command], *a: Any, **kw: Any) -> asyncio.Future[Any]:
+        """Ask as `AMP.callRemote` does, on the connection with the fewest open questions.
+
+        Where there is none, the question waits for one, for 30 seconds; then it fails with a
+        `ConnectionLost` whose `sent` is false.
+        """
+        check_command(commandType)
+        if issubclass(commandType, ChangingCommand):
+            raise TypeError(
+                f"{commandType.__name__} changes one connection, and a Client may have many: do it in "
+                "on_connect"
+            )
+
+        def ask(amp: AMP, left: float | None) -> asyncio.Future[Any]:
+            return AMP.callRemote(amp, commandType, *a, **kw)
+
+        self._start()
+        keeps = not isinstance(commandType.__amp__.arguments, DescriptorSchema)
+        idempotent = commandType.idempotent
+        question = Question(self._pool, ask, idempotent=idempotent, keeps=keeps, timeout=None)
+        link = self._pool.pick()
+        if link is None:
+            # What is wrong with it is said at once; it is encoded again for its connection.
+            self._check(commandType(*a, **kw))
+        return self._pool.ask(question, link)
+
+    def _check(self, question: Command) -> None:
+        """Raise what is wrong with a question that cannot be sent yet."""
+        box = question.makeArguments(question.structured, self._stand_in)
+        box[COMMAND] = question.commandName
+        limits = self._stand_in.limits
+        question.__amp__.arguments.in_lists(box, limits.max_box_size)
+        outbox = Outbox()
+        outbox.version = self._stand_in.protocol_version
+        outbox.max_box_size = limits.max_box_size
+        outbox.serialize(box)
+
+    # --- the state ---
+
+    def _changed(self) -> None:
+        if self.state in (ClientState.CONNECTING, ClientState.CONNECTED):
+            connected = bool(self._pool.links)
+            self._set_state(ClientState.CONNECTED if connected else ClientState.CONNECTING)
+
+    def _set_state(self, state: ClientState) -> None:
+        if state is self.state:
+            return
+        self.state = state
+        logger.info("%r", self)
+        if self._on_state is not None:
+            try:
+                self._on_state(state)
+            except Exception:
+                logger.exception("%r: on_state() failed", self)
+
+    def _give_up(self, error: Exception) -> None:
+        logger.error("%r: giving up: %s", self, error)
+        self._pool.end(error)
+        self._keepers.drop(_CLOSING)
+        self._set_state(ClientState.FAILED)
+
+    # --- the end ---
+
+    async def close(self, timeout: float | None = 10.0) -> None:
+        """Close in order, and return when all connections are gone.
+
+        The calls that wait for a connection fail; those that are open get their answers. All that may
+        take `timeout` seconds (None: as long as it takes); then the connections are aborted. Cancelling
+        it aborts them.
+        """
+        await self._close(timeout, leave=False)
+
+    async def _close(self, timeout: float | None, leave: bool) -> None:
+        if self._pool.over is None:
+            self._pool.end(unsent(f"the client of {self._target!r} is closed"))
+        try:
+            await self._keepers.close(timeout, leave)
+        finally:
+            self._set_state(ClientState.CLOSED)
+
+    async def __aenter__(self) -> Self:
+        self._start()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self._close(_CLOSING if kind is None else _LEAVING, leave=kind is not None)

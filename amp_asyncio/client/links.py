@@ -1,0 +1,53 @@
+"""Links: the connections of a client that may be asked."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from ..composed import connection_of
+from .addresses import Opened
+from .policy import Place
+
+__all__ = ["Link"]
+
+
+class Link:
+    """A connection that is in use.
+
+    Attributes:
+        amp: our side of it.
+        opened: what closes it.
+        place: where it goes to.
+        since: when it was made.
+        questions: how many questions of the client are open on it.
+        over: set when another one is to take its part.
+        ended: whether it may not be asked any more.
+    """
+
+    def __init__(self, opened: Opened, place: Place, since: float) -> None:
+        self.opened = opened
+        self.amp: Any = opened.amp
+        self.place = place
+        self.since = since
+        self.questions = 0
+        self.over = asyncio.Event()
+        self.ended = False
+
+    @property
+    def may_be_asked(self) -> bool:
+        """Whether a question may be asked now."""
+        session: Any = self.amp.__amp__
+        return session.calls.over is None and session.refusal() is None
+
+    def asked(self, answer: asyncio.Future[Any]) -> None:
+        """A question was asked, whose answer is awaited."""
+        self.questions += 1
+        answer.add_done_callback(self._answered)
+
+    def _answered(self, answer: asyncio.Future[Any]) -> None:
+        self.questions -= 1
+
+    async def wait_lost(self) -> None:
+        """Wait until the connection is gone."""
+        await connection_of(self.amp).wait_closed()
