@@ -21,6 +21,7 @@ amp.py          AMP, the class that people subclass: both of these in one
 interceptors.py a log line for each call, and metrics
 serving.py      the connections of a server
 endpoints.py    connect, serve, unix_connect, unix_serve
+running.py      run: a service as a process; what systemd passes and wants to know
 processes.py    spawn and stdio: AMP with child processes
 client/         Client: connections that stay, spread over many machines
 testing/        pairs in memory, a scripted peer, checks for transports; import it by its name
@@ -100,9 +101,12 @@ from .wire.parser import BoxParser, parse, parseString
 if TYPE_CHECKING:
     from .commands.hints import Wire
     from .interceptors import CallLog, CallMetrics
+    from .client.children import children
     from .client.client import Client, ClientState
     from .client.policy import Backoff, Budget
+    from .commands.hints import Wire
     from .processes import Child, spawn, stdio
+    from .running import listen_fds, run, sd_notify
     from .tls.certificates import Certificate, PrivateCertificate
 
 __version__ = "0.1.0"
@@ -186,6 +190,7 @@ __all__ = [
     "Unicode",
     "UnknownRemoteError",
     "Wire",
+    "children",
     "compiled",
     "connect",
     "current_call",
@@ -193,6 +198,12 @@ __all__ = [
     "parseString",
     "python_name",
     "remaining",
+    "listen_fds",
+    "parse",
+    "parseString",
+    "python_name",
+    "run",
+    "sd_notify",
     "serve",
     "spawn",
     "stdio",
@@ -209,6 +220,10 @@ _LATER = {
     "CallMetrics": "interceptors",
     "Child": "processes",
     "Client": "client.client",
+    "children": "client.children",
+    "listen_fds": "running",
+    "run": "running",
+    "sd_notify": "running",
     "ClientState": "client.client",
     "Backoff": "client.policy",
     "Budget": "client.policy",

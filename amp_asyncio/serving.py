@@ -62,6 +62,7 @@ class Acceptor:
     Attributes:
         connections: those that are open.
         shaking: the TLS handshakes that are under way.
+        context: what a TLS handshake is done with; None for none.
         closed: whether what is accepted now is refused.
         carries: whether the connections carry descriptors.
         lines: writes the log lines that clients can cause by connecting.
@@ -81,7 +82,7 @@ class Acceptor:
         carries: bool,
     ) -> None:
         self._factory = factory
-        self._context = context
+        self.context = context
         self._options: dict[str, Any] = {}
         if context is not None:
             self._options = {name: options.pop(name) for name in _TLS_OPTIONS if name in options}
@@ -142,7 +143,7 @@ class Acceptor:
     def begin(self, accepted: _Accepted, transport: asyncio.Transport) -> None:
         """Begin a connection that has its transport now."""
         self._came(accepted)
-        if self._context is not None:
+        if self.context is not None:
             # uvloop begins to read after `connection_made`, though reading is paused here.
             kept = _Kept()
             transport.set_protocol(kept)
@@ -217,7 +218,7 @@ class Acceptor:
 
     async def _shake(self, transport: asyncio.Transport, early: _Kept) -> None:
         peer = transport.get_extra_info("peername")
-        context = cast(SSLContext, self._context)
+        context = cast(SSLContext, self.context)
         kept = _Kept()
         try:
             alerts = Alerts(transport)
@@ -397,6 +398,26 @@ class Server(Generic[_A]):
         Who asks without a name learns whether all of them are.
         """
         return self._acceptor.health
+
+    @property
+    def ssl(self) -> SSLContext | None:
+        """What TLS handshakes are done with; None for connections in the clear.
+
+        A new one, such as one with a new certificate, is used for those who connect from then on.
+        """
+        return self._acceptor.context
+
+    @ssl.setter
+    def ssl(self, context: SSLContext) -> None:
+        if self._acceptor.context is None or not isinstance(context, SSLContext):
+            raise TypeError(
+                "Server.ssl: only an ssl.SSLContext can replace another one; serve(..., ssl=...) says "
+                f"whether there is TLS at all, not {context!r}"
+            )
+        self._acceptor.context = context
+
+    def leave(self) -> None:
+        """Say to health checks and to all connections that this server will soon be closed."""
 
     def __repr__(self) -> str:
         names = ", ".join(repr(each.getsockname()) for each in self.sockets)

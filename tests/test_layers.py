@@ -28,7 +28,7 @@ LAYERS = [
     ["protocol", "dispatcher"],
     ["amp"],
     ["serving", "endpoints", "interceptors"],
-    ["processes"],
+    ["processes", "running"],
     ["client"],
     [""],  # The package itself, which has all the public names.
     ["testing", "cli"],

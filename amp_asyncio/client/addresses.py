@@ -17,6 +17,7 @@ from typing import Any, Protocol, TypeAlias
 
 from ..amp import AMP
 from ..endpoints import Server, close_in_time, connect, leave_in_time, unix_connect
+from .policy import Backoff
 
 __all__ = ["Address", "Endpoint", "Opened", "Resolver", "Source", "addresses_of", "source_of"]
 
@@ -27,10 +28,20 @@ _NEEDED = 'an address is (host, port), "host:port" or the path of a UNIX socket'
 
 
 class Opened(Protocol):
-    """One connection that an endpoint has opened."""
+    """One connection that an endpoint has opened.
+
+    Attributes:
+        amp: our side of it.
+        max_calls: how many questions it is asked before it is replaced; None for no limit.
+    """
 
     @property
     def amp(self) -> Any: ...
+    @property
+    def max_calls(self) -> int | None: ...
+
+    def abandoned(self, answer: asyncio.Future[Any]) -> None:
+        """Nobody waits any more for the answer to a question, which was cancelled or is late."""
 
     async def close(self, timeout: float | None) -> None:
         """Close it in order, within `timeout` seconds."""
@@ -52,12 +63,15 @@ class Source(Protocol):
     Attributes:
         fixed: whether they never change.
         connections: how many connections there are, unless the client says it.
+        backoff: how long an endpoint is left alone that fails, unless the client says it.
     """
 
     @property
     def fixed(self) -> bool: ...
     @property
     def connections(self) -> int: ...
+    @property
+    def backoff(self) -> Backoff: ...
 
     async def endpoints(self) -> Sequence[Endpoint]:
         """Return those that there are now."""
@@ -66,8 +80,13 @@ class Source(Protocol):
 class _Connection:
     """A connection over the network."""
 
+    max_calls = None
+
     def __init__(self, amp: AMP) -> None:
         self.amp = amp
+
+    def abandoned(self, answer: asyncio.Future[Any]) -> None:
+        """Do nothing: a peer that can be told knows it."""
 
     async def close(self, timeout: float | None) -> None:
         await close_in_time(self.amp, timeout)
@@ -159,6 +178,7 @@ class _Addresses:
     """Endpoints for addresses; the names of hosts are looked up, and stand for all their addresses."""
 
     connections = 1
+    backoff = Backoff()
 
     def __init__(self, given: Resolver | list[Address], options: dict[str, Any]) -> None:
         self._how = _How(options)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from enum import Enum
 from ssl import SSLContext
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, ParamSpec, Self, TypeVar, overload
 
 from ..amp import AMP
-from ..commands.command import Command, check_command
+from ..commands.command import Command, CommandType, check_question, question_of
 from ..commands.exchange import DescriptorSchema
 from ..endpoints import check_factory, check_limits, limited
 from ..limits import Limits
@@ -20,8 +20,9 @@ from ..session.changes import ChangingCommand
 from ..session.outbox import Outbox
 from ..wire.boxes import COMMAND
 from .addresses import source_of
-from .asking import Question, unsent
+from .asking import Ask, Question, unsent
 from .keeping import Keepers
+from .links import Link
 from .policy import Backoff, Budget, Places
 from .pool import Pool
 from .resolving import Directory
@@ -29,6 +30,8 @@ from .resolving import Directory
 __all__ = ["Client", "ClientState"]
 
 _A = TypeVar("_A", bound=AMP)
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 
 # How many seconds a call waits for a connection, if it has no time of its own.
 _PATIENCE = 30.0
@@ -55,8 +58,8 @@ class Client(Generic[_A]):
     """Connects, keeps connected, and spreads its questions over its connections.
 
     `target` is where the service is: an address, a list of addresses, an async function that returns
-    such a list (a resolver), or a `Server`. An address is `(host, port)`, `"host:port"`, or the path of
-    a UNIX socket. The name of a host stands for all its addresses.
+    such a list (a resolver), a `Server`, or what `children` returns. An address is `(host, port)`,
+    `"host:port"`, or the path of a UNIX socket. The name of a host stands for all its addresses.
 
     The client begins when it is made, or, if no event loop runs then, at its first use. It ends with
     `async with`, or by `await client.close()`.
@@ -87,7 +90,7 @@ class Client(Generic[_A]):
         if ssl is not None:
             options["ssl"] = ssl
         source = source_of(target, options)
-        backoff = backoff or Backoff()
+        backoff = backoff or source.backoff
         self._target = target
         self._connections = source.connections if connections is None else connections
         if self._connections < 1:
@@ -136,34 +139,73 @@ class Client(Generic[_A]):
 
     # --- asking ---
 
-    def callRemote(self, commandType: type[Command], *a: Any, **kw: Any) -> asyncio.Future[Any]:
-        """Ask as `AMP.callRemote` does, on the connection with the fewest open questions.
+    def call(
+        self,
+        question: Command[_R],
+        *,
+        timeout: float | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> asyncio.Future[_R]:
+        """Ask as `AMP.call` does, on the connection with the fewest open questions.
 
-        Where there is none, the question waits for one, for 30 seconds; then it fails with a
-        `ConnectionLost` whose `sent` is false.
+        Where there is none, the question waits for one within its timeout, or for 30 seconds without
+        one; then it fails with a `ConnectionLost` whose `sent` is false. What is wrong with a question
+        is raised at once.
+
+        A question whose connection is lost is asked again if it was not sent, or if its command says
+        `idempotent`: within its timeout, and within the budget of the client. Any other fails with
+        `ConnectionLost`. Cancelling the future does what it does with `AMP.call`.
         """
-        check_command(commandType)
-        if issubclass(commandType, ChangingCommand):
-            raise TypeError(
-                f"{commandType.__name__} changes one connection, and a Client may have many: do it in "
-                "on_connect"
-            )
+        check_question(question)
+        link = self._pick(type(question))
+        if link is None:
+            self._check(question)
+
+        def ask(amp: AMP, left: float | None) -> asyncio.Future[Any]:
+            return AMP.call(amp, question, timeout=left, metadata=metadata)
+
+        return self._ask(type(question), ask, link, timeout)
+
+    @overload
+    def callRemote(
+        self, commandType: type[Command[dict[str, Any]]], *a: Any, **kw: Any
+    ) -> asyncio.Future[dict[str, Any]]: ...
+    @overload
+    def callRemote(
+        self, commandType: Callable[_P, Command[_R]], *a: _P.args, **kw: _P.kwargs
+    ) -> asyncio.Future[_R]: ...
+    def callRemote(self, commandType: Any, *a: Any, **kw: Any) -> asyncio.Future[Any]:
+        """Ask as `AMP.callRemote` does; all else is as with `call`."""
+        link = self._pick(commandType) if isinstance(commandType, CommandType) else None
+        if link is None:
+            self._check(question_of(commandType, a, kw))
 
         def ask(amp: AMP, left: float | None) -> asyncio.Future[Any]:
             return AMP.callRemote(amp, commandType, *a, **kw)
 
+        return self._ask(commandType, ask, link, None)
+
+    def _pick(self, command: Any) -> Link | None:
+        """Return the connection that is to be asked, or None if there is none now."""
+        if issubclass(command, ChangingCommand):
+            raise TypeError(
+                f"{command.__name__} changes one connection, and a Client may have many: do it in "
+                "on_connect"
+            )
         self._start()
-        keeps = not isinstance(commandType.__amp__.arguments, DescriptorSchema)
-        idempotent = commandType.idempotent
-        question = Question(self._pool, ask, idempotent=idempotent, keeps=keeps, timeout=None)
-        link = self._pool.pick()
-        if link is None:
-            # What is wrong with it is said at once; it is encoded again for its connection.
-            self._check(commandType(*a, **kw))
+        return self._pool.pick()
+
+    def _ask(
+        self, command: type[Command[Any]], ask: Ask, link: Link | None, timeout: float | None
+    ) -> asyncio.Future[Any]:
+        keeps = not isinstance(command.__amp__.arguments, DescriptorSchema)
+        question = Question(
+            self._pool, ask, idempotent=command.idempotent, keeps=keeps, timeout=timeout
+        )
         return self._pool.ask(question, link)
 
-    def _check(self, question: Command) -> None:
-        """Raise what is wrong with a question that cannot be sent yet."""
+    def _check(self, question: Command[Any]) -> None:
+        """Raise what is wrong with a question that has no connection; it is encoded again for one."""
         box = question.makeArguments(question.structured, self._stand_in)
         box[COMMAND] = question.commandName
         limits = self._stand_in.limits

@@ -23,6 +23,9 @@ from .resolving import Directory
 
 __all__ = ["Keepers"]
 
+# How many seconds it may take to clean up after a connection that was lost: a child may live on.
+_LOST = 3.0
+
 
 class Keepers:
     """The tasks of a client that have to do with its connections.
@@ -98,7 +101,7 @@ class Keepers:
                     result = self._on_connect(opened.amp)
                     if inspect.isawaitable(result):
                         await result
-            link = Link(opened, place, loop.time())
+            link = Link(opened, place, loop.time(), self._worn)
             if not link.may_be_asked:
                 raise ConnectionLost("the connection was lost before it was used")
             places.connected(place)
@@ -150,6 +153,9 @@ class Keepers:
 
         self._close_soon(watch())
 
+    def _worn(self, link: Link) -> None:
+        self._retire(link, moved=True)
+
     def _retire(self, link: Link, lost: bool = False, moved: bool = False) -> None:
         """Use a connection no more; it closes when its questions are answered."""
         if link.ended:
@@ -167,7 +173,7 @@ class Keepers:
             logger.info("%r: the connection to %s was lost", self._about, link.place.endpoint)
         else:
             logger.info("%r: leaving %s", self._about, link.place.endpoint)
-        self._close_soon(link.opened.close(None))
+        self._close_soon(link.opened.close(_LOST if lost else None))
         link.over.set()
         self._directory.moved()
         self._changed()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 from ..composed import connection_of
@@ -13,7 +14,7 @@ __all__ = ["Link"]
 
 
 class Link:
-    """A connection that is in use.
+    """A connection that is in use; `worn` is called when it was asked as often as it may be.
 
     Attributes:
         amp: our side of it.
@@ -25,12 +26,16 @@ class Link:
         ended: whether it may not be asked any more.
     """
 
-    def __init__(self, opened: Opened, place: Place, since: float) -> None:
+    def __init__(
+        self, opened: Opened, place: Place, since: float, worn: Callable[[Link], None]
+    ) -> None:
         self.opened = opened
         self.amp: Any = opened.amp
         self.place = place
         self.since = since
         self.questions = 0
+        self._asked = 0
+        self._worn = worn
         self.over = asyncio.Event()
         self.ended = False
 
@@ -43,10 +48,15 @@ class Link:
     def asked(self, answer: asyncio.Future[Any]) -> None:
         """A question was asked, whose answer is awaited."""
         self.questions += 1
+        self._asked += 1
         answer.add_done_callback(self._answered)
+        if self._asked == self.opened.max_calls:
+            self._worn(self)
 
     def _answered(self, answer: asyncio.Future[Any]) -> None:
         self.questions -= 1
+        if answer.cancelled() or isinstance(answer.exception(), TimeoutError):
+            self.opened.abandoned(answer)
 
     async def wait_lost(self) -> None:
         """Wait until the connection is gone."""

@@ -133,6 +133,10 @@ class Calls:
         """Return whether the peer has not answered a question, wanted or not; pings do not count."""
         return self._table.has_tags()
 
+    def awaits(self, answer: _AnyFuture) -> bool:
+        """Return whether no answer came for this future, which may have been cancelled."""
+        return any(future is answer for _, future, _ in self._open.values())
+
     def may_claim(self) -> bool:
         """Return whether an answer that is awaited may have a descriptor in it."""
         return self._table.may_claim()
