@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import re
 import warnings
-from collections.abc import Awaitable, Callable, Container, Generator, Sequence
+from collections.abc import Awaitable, Callable, Container, Generator, Iterable, Sequence
 from functools import partial
 from os import PathLike, fspath
 from ssl import SSLContext
@@ -23,6 +23,7 @@ from .limits import Limits
 from .serving import Acceptor, Server, close_in_time, leave_in_time, listening
 from .session.interceptors import Interceptor, checked
 from .transports.adoption import connect_unix
+from .transports.proxied import Networks, networks_of
 
 __all__ = [
     "Opening",
@@ -226,10 +227,11 @@ def _acceptor(
     most: int | None,
     options: dict[str, Any],
     carries: bool = False,
+    proxies: Networks = (),
 ) -> Acceptor:
     handshake_timeout = (limits or Limits()).handshake_timeout
     factory = partial(limited, protocol_factory, limits, interceptors)
-    return Acceptor(factory, ssl, options, handshake_timeout, most, carries)
+    return Acceptor(factory, ssl, options, handshake_timeout, most, carries, proxies)
 
 
 @overload
@@ -418,6 +420,7 @@ def serve(
     limits: Limits | None = None,
     interceptors: Sequence[Interceptor] = (),
     max_connections: int | None = None,
+    trusted_proxies: Iterable[str] = (),
     **options: Any,
 ) -> Opening[Server[_A]]:
     """Serve AMP over TCP, or over TLS if `ssl` is given.
@@ -432,6 +435,10 @@ def serve(
     to another protocol do not. When the process is out of descriptors, that is logged once, and
     accepting goes on when there are some.
 
+    `trusted_proxies` are networks, such as "10.0.0.0/8" or "::1". Whoever connects from one of them may
+    send a header of the PROXY protocol first, version 1 or 2, which says for whom: then that address is
+    the peer's. From anywhere else such a header is malformed AMP.
+
     All other arguments are those of `loop.create_server`, and so are the errors: `OSError` if it cannot
     listen.
     """
@@ -439,10 +446,13 @@ def serve(
     _check_server(signature, protocol_factory, limits, ssl, max_connections, options)
     interceptors = checked(interceptors, f"{signature}: interceptors")
     _check_address(signature, host, port, Sequence)
+    proxies = networks_of(trusted_proxies)
 
     async def open_it() -> Server[_A]:
         given = dict(options)
-        acceptor = _acceptor(protocol_factory, ssl, limits, interceptors, max_connections, given)
+        acceptor = _acceptor(
+            protocol_factory, ssl, limits, interceptors, max_connections, given, proxies=proxies
+        )
         return await listening(asyncio.get_running_loop().create_server, given, acceptor, host, port)
 
     return Opening(_call("serve", protocol_factory, host, port), "server", open_it)

@@ -27,6 +27,7 @@ from .tls.alerts import Alerts
 from .transports.adoption import refuse_descriptors
 from .transports.cutting import cut
 from .transports.listening import Listener
+from .transports.proxied import Address, Networks, is_trusted, read_header
 from .transports.securing import secured
 from .transports.unix import DescriptorTransport
 
@@ -57,7 +58,8 @@ class Acceptor:
 
     `factory` makes the objects that are served. With `context`, there is a TLS handshake first; what
     concerns it is taken out of `options`; it may take `handshake_timeout` seconds if they do not say.
-    `most` is how many connections there may be; None for no limit.
+    `most` is how many connections there may be; None for no limit. `proxies` are the networks of those
+    that may say for whom they connect.
 
     Attributes:
         connections: those that are open.
@@ -80,6 +82,7 @@ class Acceptor:
         handshake_timeout: float,
         most: int | None,
         carries: bool,
+        proxies: Networks = (),
     ) -> None:
         self._factory = factory
         self.context = context
@@ -88,6 +91,9 @@ class Acceptor:
             self._options = {name: options.pop(name) for name in _TLS_OPTIONS if name in options}
             self._options.setdefault("ssl_handshake_timeout", handshake_timeout)
         self._most = most
+        self._proxies = proxies
+        self._header_timeout = handshake_timeout
+        self._headers: set[asyncio.Task[None]] = set()  # What reads the headers of proxies.
         self.carries = carries
         # What was accepted, and has no transport yet.
         self._coming: set[_Accepted] = set()
@@ -108,6 +114,31 @@ class Acceptor:
         """Take a connection that was accepted."""
         accepted = _Accepted(self)
         self._coming.add(accepted)
+        if self._proxies and is_trusted(sock, self._proxies):
+            header = asyncio.get_running_loop().create_task(self._read_header(sock, accepted))
+            self._headers.add(header)
+            header.add_done_callback(self._headers.discard)
+        else:
+            self._open(sock, accepted)
+        if self._is_full():
+            self.listener.pause()
+
+    async def _read_header(self, sock: socket.socket, accepted: _Accepted) -> None:
+        try:
+            async with asyncio.timeout(self._header_timeout):
+                accepted.seen_as = await read_header(sock)
+        except (OSError, ValueError) as error:
+            why = str(error) or f"no complete header within {self._header_timeout} seconds"
+            self.lines.warning("a proxy at %r was refused: %s", sock.getpeername(), why)
+            self._drop(sock, accepted)
+        except BaseException:
+            self._drop(sock, accepted)
+            raise
+        else:
+            self._open(sock, accepted)
+
+    def _open(self, sock: socket.socket, accepted: _Accepted) -> None:
+        """Have a transport made for a connection."""
         loop = asyncio.get_running_loop()
         if self.carries:
             try:
@@ -118,8 +149,6 @@ class Acceptor:
             opening = loop.create_task(loop.connect_accepted_socket(lambda: accepted, sock))
             self._opening[opening] = sock, accepted
             opening.add_done_callback(self._opened)
-        if self._is_full():
-            self.listener.pause()
 
     def _opened(self, opening: asyncio.Task[Any]) -> None:
         sock, accepted = self._opening.pop(opening)
@@ -129,9 +158,12 @@ class Acceptor:
 
     def _not_kept(self, sock: socket.socket, accepted: _Accepted, error: BaseException | None) -> None:
         """Close a connection that cannot get a transport."""
-        self._came(accepted)
         why = error or "cancelled"
         self.lines.error("%r: an accepted connection could not be kept: %s", sock.getsockname(), why)
+        self._drop(sock, accepted)
+
+    def _drop(self, sock: socket.socket, accepted: _Accepted) -> None:
+        self._came(accepted)
         sock.close()
         self._fewer()
 
@@ -145,24 +177,24 @@ class Acceptor:
         self._came(accepted)
         if self.context is not None:
             # uvloop begins to read after `connection_made`, though reading is paused here.
-            kept = _Kept()
+            kept = _Kept(accepted.seen_as)
             transport.set_protocol(kept)
             transport.pause_reading()
             self._shake_soon(transport, kept)
             return
-        self._serve(transport)
+        self._serve(transport, accepted.seen_as)
 
-    def _serve(self, transport: asyncio.Transport) -> None:
+    def _serve(self, transport: asyncio.Transport, seen_as: Address | None) -> None:
         """Begin what is served on a transport that can be used."""
         try:
-            protocol = self._make()
+            protocol = self._make(seen_as)
         except ENDING:
             cut(transport)
             raise
         transport.set_protocol(protocol)
         protocol.connection_made(transport)
 
-    def _make(self) -> asyncio.Protocol:
+    def _make(self, seen_as: Address | None) -> asyncio.Protocol:
         """Return what is served, or a protocol that ends the connection."""
         if self.closed:
             return _Refusal(None, self.lines)
@@ -173,6 +205,7 @@ class Acceptor:
             amp.__amp__.all_lines = self._all_lines
             amp.__amp__.health = self.health
             connection.served = self._gone
+            connection.seen_as = seen_as
             self.connections.add(connection)
         except ENDING:
             raise
@@ -217,9 +250,9 @@ class Acceptor:
         shaking.add_done_callback(shaken)
 
     async def _shake(self, transport: asyncio.Transport, early: _Kept) -> None:
-        peer = transport.get_extra_info("peername")
+        peer = early.seen_as or transport.get_extra_info("peername")
         context = cast(SSLContext, self.context)
-        kept = _Kept()
+        kept = _Kept(early.seen_as)
         try:
             alerts = Alerts(transport)
             layer = await secured(
@@ -230,11 +263,13 @@ class Acceptor:
             why = str(error) or type(error).__name__
             self.lines.warning("the TLS handshake with %r failed: %s", peer, why)
         else:
-            self._serve(layer)
+            self._serve(layer, early.seen_as)
             kept.hand_over(cast(asyncio.Protocol, layer.get_protocol()))
 
     async def close(self, timeout: float | None) -> None:
         """Close what was accepted, each within `timeout` seconds."""
+        for header in self._headers:
+            header.cancel()
         if self._coming:  # They are refused as soon as they have a transport.
             self._all_came = asyncio.Event()
             await self._all_came.wait()
@@ -309,9 +344,10 @@ async def leave_in_time(amp: AMP) -> None:
 
 
 class _Kept(asyncio.Protocol):
-    """Keeps what comes before there is a protocol for it."""
+    """Keeps what comes before there is a protocol for it; `seen_as` is what a proxy says."""
 
-    def __init__(self) -> None:
+    def __init__(self, seen_as: Address | None) -> None:
+        self.seen_as = seen_as
         self.data = bytearray()
         self._ended: list[Callable[[asyncio.Protocol], object]] = []
 
@@ -335,10 +371,11 @@ class _Kept(asyncio.Protocol):
 class _Accepted(asyncio.Protocol):
     """Hands a connection that was accepted on as soon as it has a transport."""
 
-    __slots__ = ("_acceptor",)
+    __slots__ = ("_acceptor", "seen_as")
 
     def __init__(self, acceptor: Acceptor) -> None:
         self._acceptor = acceptor
+        self.seen_as: Address | None = None  # What a proxy says.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._acceptor.begin(self, cast(asyncio.Transport, transport))

@@ -66,6 +66,7 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         keepalive: what sees whether the peer is there; None if nothing does.
         age: what closes the connection when it is old; None for any age.
         peer_end: what ends the connection when its peer has closed its side and gets no more answers.
+        seen_as: the peer's address, if a proxy has said it; None for that of the transport.
         securing: whether the change that is under way is StartTLS.
         seen: who is at the other end, if somebody has asked; forgotten when TLS starts.
         served: tells its server that it is gone; None if it has none.
@@ -101,6 +102,7 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         "receiver",
         "securing",
         "seen",
+        "seen_as",
         "served",
         "state",
         "transport",
@@ -128,6 +130,7 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         self.served: Callable[[Connection], None] | None = None
         self._class = type(owner)
         self.where = "not connected"
+        self.seen_as: Any = None
         self.adopts = self.filters = self.intercepts = False
         self._finish_when_settled = False
         self._closed: asyncio.Event | None = None  # Made when somebody waits for the end.

@@ -67,7 +67,8 @@ def begin(connection: Connection, transport: asyncio.BaseTransport, receiver: Re
         buffer = _BUFFERS[loop] = memoryview(bytearray(_BUFFER_SIZE))
     connection.buffer = buffer
     name = given.get_extra_info
-    connection.where = f"{name('sockname')!r} to {name('peername')!r}"
+    peer = connection.seen_as or name("peername")
+    connection.where = f"{name('sockname')!r} to {peer!r}"
     with suppress(NotImplementedError):  # Such a transport tells the owner, which tells the connection.
         given.set_protocol(connection)
     connection.happen(Event.CONNECTED)

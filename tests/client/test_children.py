@@ -14,7 +14,6 @@ from worker import WORKER, Exit, Hang, Ready, Stubborn, Where
 
 from amp_asyncio import AMP, Client, ConnectionLost, children
 
-
 pytestmark = pytest.mark.slow  # A Python takes a while to start.
 
 
