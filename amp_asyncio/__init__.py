@@ -99,12 +99,11 @@ from .wire.boxes import (
 from .wire.parser import BoxParser, parse, parseString
 
 if TYPE_CHECKING:
-    from .commands.hints import Wire
-    from .interceptors import CallLog, CallMetrics
     from .client.children import children
     from .client.client import Client, ClientState
     from .client.policy import Backoff, Budget
     from .commands.hints import Wire
+    from .interceptors import CallLog, CallMetrics
     from .processes import Child, spawn, stdio
     from .running import listen_fds, run, sd_notify
     from .tls.certificates import Certificate, PrivateCertificate
@@ -142,11 +141,11 @@ __all__ = [
     "BoxParser",
     "BoxReceiver",
     "BoxSender",
+    "Budget",
     "Call",
     "CallCancelled",
     "CallLog",
     "CallMetrics",
-    "Budget",
     "Certificate",
     "Child",
     "Client",
@@ -194,14 +193,11 @@ __all__ = [
     "compiled",
     "connect",
     "current_call",
-    "parse",
-    "parseString",
-    "python_name",
-    "remaining",
     "listen_fds",
     "parse",
     "parseString",
     "python_name",
+    "remaining",
     "run",
     "sd_notify",
     "serve",

@@ -215,7 +215,8 @@ def limited(
         raise TypeError(f"{protocol_factory!r} returned {amp!r}, which is not an AMP")
     if limits is not None:
         amp.limits = limits
-    amp.__amp__.around = tuple(interceptors)
+    if interceptors:
+        amp.__amp__.around = tuple(interceptors)
     return amp
 
 

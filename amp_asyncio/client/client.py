@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from enum import Enum
 from ssl import SSLContext
 from types import TracebackType
@@ -17,6 +17,7 @@ from ..endpoints import check_factory, check_limits, limited
 from ..limits import Limits
 from ..logs import logger
 from ..session.changes import ChangingCommand
+from ..session.interceptors import Interceptor, checked
 from ..session.outbox import Outbox
 from ..wire.boxes import COMMAND
 from .addresses import source_of
@@ -83,10 +84,12 @@ class Client(Generic[_A]):
         max_waiting: int = 1_000,
         ssl: SSLContext | None = None,
         limits: Limits | None = None,
+        interceptors: Sequence[Interceptor] = (),
         **options: Any,
     ) -> None:
         check_factory("Client(address, protocol_factory)", protocol_factory)
         check_limits("Client(address, protocol_factory)", limits)
+        interceptors = checked(interceptors, "Client(address): interceptors")
         if ssl is not None:
             options["ssl"] = ssl
         source = source_of(target, options)
@@ -105,7 +108,7 @@ class Client(Generic[_A]):
             self,
             self._pool,
             self._directory,
-            lambda: limited(protocol_factory, limits),
+            lambda: limited(protocol_factory, limits, interceptors),
             on_connect,
             connect_timeout,
             self._give_up,

@@ -30,7 +30,7 @@ def peer_of(connection: Connection) -> Peer:
     transport = connection.transport
     if connection.seen is None and transport is not None:
         connection.seen = Peer(
-            address=transport.get_extra_info("peername"),
+            address=connection.seen_as or transport.get_extra_info("peername"),
             certificate=presented_certificate(transport) if _verifies(transport) else None,
             credentials=_credentials(transport),
         )

@@ -252,6 +252,23 @@ async def test_a_cancelled_call_is_cancelled_on_its_connection() -> None:
         assert await client.callRemote(Sum, a=1, b=2) == {"total": 3}
 
 
+async def test_interceptors_surround_its_calls() -> None:
+    seen: list[bytes] = []
+
+    async def around(call: Any, proceed: Any) -> Any:
+        seen.append(call.command)
+        return await proceed()
+
+    async with serve(Math, "127.0.0.1", 0) as server:
+        async with client_of(server, interceptors=[around]) as client:
+            assert await client.callRemote(Sum, a=13, b=81) == {"total": 94}
+            assert await client.call(Sum(a=13, b=81)) == {"total": 94}
+    assert seen == [b"Sum", b"Sum"]
+    wrong: Any = 3
+    with pytest.raises(TypeError, match="interceptors must be a list"):
+        Client("/tmp/x", interceptors=wrong)
+
+
 # --- addresses ---
 
 

@@ -103,6 +103,7 @@ class Where(Math):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         Where.seen.append(repr(self))
+        assert repr(self).endswith(f" to {self.peer.address!r}>")
 
 
 QUESTION = AmpBox(_command=b"Sum", _ask=b"1", a=b"13", b=b"81").serialize()
