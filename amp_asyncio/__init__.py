@@ -102,6 +102,7 @@ if TYPE_CHECKING:
     from .client.children import children
     from .client.client import Client, ClientState
     from .client.policy import Backoff, Budget
+    from .client.srv import srv
     from .commands.hints import Wire
     from .interceptors import CallLog, CallMetrics
     from .processes import Child, spawn, stdio
@@ -202,6 +203,7 @@ __all__ = [
     "sd_notify",
     "serve",
     "spawn",
+    "srv",
     "stdio",
     "unix_connect",
     "unix_serve",
@@ -224,6 +226,7 @@ _LATER = {
     "Backoff": "client.policy",
     "Budget": "client.policy",
     "spawn": "processes",
+    "srv": "client.srv",
     "stdio": "processes",
 }
 

@@ -35,6 +35,7 @@ __all__ = [
     "connect",
     "leave_in_time",
     "limited",
+    "parsed_address",
     "serve",
     "unix_connect",
     "unix_serve",
@@ -312,7 +313,7 @@ def connect(  # type: ignore[misc]  # The names of an address are its own.
                     "connect(address, protocol_factory) takes no port: it is in the address"
                 )
             port, protocol_factory = None, port
-        host, port = _resolved(host)
+        host, port = parsed_address(host)
         if port is None:
             factory = AMP if protocol_factory is None else protocol_factory
             return unix_connect(
@@ -348,7 +349,7 @@ def _is_address(host: object, port: object) -> bool:
 _HOST_AND_PORT = re.compile(r"(?:([^:\[\]/]*)|\[([^\[\]/]*)\]):(\d+)")
 
 
-def _resolved(address: Any) -> tuple[Any, int | None]:
+def parsed_address(address: Any) -> tuple[Any, int | None]:
     """Return the host and the port of an address, or the path of a UNIX socket and None."""
     if isinstance(address, Server):
         address = address.address

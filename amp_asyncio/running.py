@@ -28,7 +28,7 @@ _FIRST = 3
 
 
 async def run(
-    *services: Opening[Server],
+    *services: Opening[Server[Any]],
     grace: float = 5.0,
     timeout: float | None = 10.0,
     reload: Callable[[], SSLContext | Awaitable[SSLContext | None] | None] | None = None,
@@ -100,7 +100,7 @@ def _handled(signals: dict[int, Callable[[], None]]) -> Iterator[None]:
 class _Reloading:
     """Replaces the certificates of `servers` by what `reload` returns."""
 
-    def __init__(self, servers: list[Server], reload: Callable[[], Any] | None) -> None:
+    def __init__(self, servers: list[Server[Any]], reload: Callable[[], Any] | None) -> None:
         self._servers = servers
         self._reload = reload
         self._tasks: set[asyncio.Task[None]] = set()

@@ -1,7 +1,7 @@
 """A pool of workers: child processes count primes, one process for each core.
 
-Each child takes one range at a time and reports its progress. This program is the parent; with the
-argument `worker` it is a child. If a child dies, the count fails. All children have ended when the
+Each child counts in some ranges of numbers, and reports its progress. This program is the parent; with
+the argument `worker` it is a child. If a child dies, the count fails. All children have ended when the
 parent ends.
 
 Run it: python examples/worker_pool.py
@@ -10,10 +10,9 @@ Run it: python examples/worker_pool.py
 import asyncio
 import os
 import sys
-from collections.abc import Iterator
 from math import isqrt
 
-from amp_asyncio import AMP, Command, Integer, spawn, stdio
+from amp_asyncio import AMP, Client, Command, Integer, children, stdio
 
 LIMIT = 200_000
 RANGE = 10_000
@@ -59,10 +58,9 @@ async def work() -> None:
 
 
 class Count:
-    """What the workers have found so far."""
+    """How many numbers the workers have checked so far."""
 
     def __init__(self) -> None:
-        self.primes = 0
         self.numbers = 0
 
     def add_numbers(self, numbers: int) -> None:
@@ -83,28 +81,25 @@ class Employer(AMP):
         return {}
 
 
-async def employ(starts: Iterator[int], count: Count) -> None:
-    """Start a worker, and give it ranges until all are taken."""
-    async with spawn(
+async def main() -> None:
+    count = Count()
+    pool = children(
         sys.executable,
         __file__,
         "worker",
-        protocol_factory=lambda: Employer(count),
+        count=os.cpu_count() or 1,
         start_new_session=True,  # Ctrl-C reaches the parent only, which then closes its children.
-    ) as child:
-        for start in starts:
-            stop = min(start + RANGE, LIMIT)
-            answer = await child.amp.callRemote(CountPrimes, start=start, stop=stop)
-            count.primes += answer["count"]
-
-
-async def main() -> None:
-    count = Count()
-    starts = iter(range(0, LIMIT, RANGE))  # The workers share it: each takes the next range.
-    async with asyncio.TaskGroup() as workers:
-        for _ in range(os.cpu_count() or 1):
-            workers.create_task(employ(starts, count))
-    print(f"{count.primes} primes below {LIMIT}")
+    )
+    # Each call goes to the child with the fewest open questions.
+    async with Client(pool, lambda: Employer(count)) as client:
+        answers = await asyncio.gather(
+            *(
+                client.callRemote(CountPrimes, start=start, stop=min(start + RANGE, LIMIT))
+                for start in range(0, LIMIT, RANGE)
+            )
+        )
+    primes = sum(answer["count"] for answer in answers)
+    print(f"{primes} primes below {LIMIT}")
 
 
 if __name__ == "__main__":

@@ -16,13 +16,20 @@ from os import PathLike, fsdecode
 from typing import Any, Protocol, TypeAlias
 
 from ..amp import AMP
-from ..endpoints import Server, close_in_time, connect, leave_in_time, unix_connect
+from ..endpoints import (
+    Address,
+    Server,
+    close_in_time,
+    connect,
+    leave_in_time,
+    parsed_address,
+    unix_connect,
+)
 from .policy import Backoff
 
 __all__ = ["Address", "Endpoint", "Opened", "Resolver", "Source", "addresses_of", "source_of"]
 
-Address: TypeAlias = "tuple[str, int] | str | PathLike[str]"
-Resolver: TypeAlias = "Callable[[], Awaitable[Iterable[Address]]]"
+Resolver: TypeAlias = Callable[[], Awaitable[Iterable[Address]]]
 
 _NEEDED = 'an address is (host, port), "host:port" or the path of a UNIX socket'
 
@@ -140,7 +147,9 @@ def addresses_of(target: Any) -> Callable[[], Awaitable[Iterable[Address]]] | li
     """Return a resolver, or a list of addresses; `TypeError` for what is neither of these."""
     if isinstance(target, Server):
         return partial(_addresses_of_server, target)
-    if isinstance(target, str | PathLike) or (isinstance(target, tuple) and _is_address(target)):
+    if isinstance(target, str | bytes | PathLike) or (
+        isinstance(target, tuple) and _is_address(target)
+    ):
         return [target]
     if isinstance(target, list | tuple):
         if not target:
@@ -155,12 +164,14 @@ def addresses_of(target: Any) -> Callable[[], Awaitable[Iterable[Address]]] | li
     )
 
 
-def _is_address(target: tuple[Any, ...]) -> bool:
+def _is_address(target: Any) -> bool:
     """Return whether this looks like the address of a socket, with its flow and scope or without."""
-    return len(target) in (2, 4) and isinstance(target[0], str) and isinstance(target[1], int)
+    if not isinstance(target, tuple) or len(target) not in (2, 4):
+        return False
+    return isinstance(target[0], str) and isinstance(target[1], int)
 
 
-async def _addresses_of_server(server: Server) -> Iterable[Address]:
+async def _addresses_of_server(server: Server[Any]) -> Iterable[Address]:
     return [sock.getsockname() for sock in server.sockets]
 
 
@@ -204,14 +215,12 @@ class _Addresses:
             case (str(host), int(port), *_) if host:
                 host = _host(address)
                 return _Port(host, port, host, self._how)
-            case str() | PathLike() if address:
-                text = fsdecode(address)
-                host, colon, number = text.rpartition(":")
-                if isinstance(address, PathLike) or "/" in text or text[0] == "\0" or not colon:
-                    return _Path(text, self._how)
-                if host and number.isascii() and number.isdigit():
-                    host = host.removeprefix("[").removesuffix("]")
-                    return _Port(host, int(number), host, self._how)
+            case str() | bytes() | PathLike() if address:
+                found, number = parsed_address(address)
+                if number is None and (not isinstance(address, str) or "/" in address):
+                    return _Path(fsdecode(address), self._how)
+                if number is not None and found:
+                    return _Port(found, number, found, self._how)
         raise ValueError(f"{_NEEDED}, not {address!r}")
 
 

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, Generic, ParamSpec, Self, TypeVar, overload
 
 from ..amp import AMP
-from ..commands.command import Command, CommandType, check_question, question_of
+from ..commands.command import Command, CommandType, not_a_question, question_of
 from ..commands.exchange import DescriptorSchema
 from ..endpoints import check_factory, check_limits, limited
 from ..limits import Limits
@@ -159,7 +159,8 @@ class Client(Generic[_A]):
         `idempotent`: within its timeout, and within the budget of the client. Any other fails with
         `ConnectionLost`. Cancelling the future does what it does with `AMP.call`.
         """
-        check_question(question)
+        if not isinstance(question, Command):
+            raise not_a_question(question)
         link = self._pick(type(question))
         if link is None:
             self._check(question)
