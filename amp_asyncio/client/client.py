@@ -222,9 +222,7 @@ class Client(Generic[_A]):
     # --- the state ---
 
     def _changed(self) -> None:
-        if self.state in (ClientState.CONNECTING, ClientState.CONNECTED):
-            connected = bool(self._pool.links)
-            self._set_state(ClientState.CONNECTED if connected else ClientState.CONNECTING)
+        self._set_state(ClientState.CONNECTED if self._pool.links else ClientState.CONNECTING)
 
     def _set_state(self, state: ClientState) -> None:
         if state is self.state:

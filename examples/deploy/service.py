@@ -9,7 +9,7 @@ import logging
 import ssl
 from itertools import count
 
-from hotel import Book, FreeRooms
+from bookings import Book, FreeRooms
 
 from amp_asyncio import AMP, Limits, listen_fds, run, serve
 

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import socket
+import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -28,6 +29,7 @@ from support import (
 from amp_asyncio import (
     AMP,
     Backoff,
+    Budget,
     Client,
     ClientState,
     Command,
@@ -36,6 +38,7 @@ from amp_asyncio import (
     GiveUp,
     InvalidSignature,
     Limits,
+    PrivateCertificate,
     Server,
     StartTLS,
     TooLong,
@@ -198,6 +201,9 @@ async def test_what_is_wrong_with_a_question_fails_at_once(served: bool) -> None
                 ask(Echo, data=bytes(2_000))
             with pytest.raises(TypeError, match="callRemote takes a subclass of Command"):
                 ask("Sum", a=1, b=2)
+            wrong: Any = Sum
+            with pytest.raises(TypeError, match="call takes a question, not its class"):
+                client.call(wrong)
             for changing in (StartTLS, SwitchTo):
                 with pytest.raises(TypeError, match="do it in on_connect"):
                     ask(changing)
@@ -252,6 +258,44 @@ async def test_a_cancelled_call_is_cancelled_on_its_connection() -> None:
         assert await client.callRemote(Sum, a=1, b=2) == {"total": 3}
 
 
+async def test_a_call_that_is_cancelled_when_its_answer_has_come() -> None:
+    async with serve(Math, "127.0.0.1", 0) as server, client_of(server) as client:
+        await until(lambda: client.connections)
+        before = client.connections[0].callRemote(Echo, data=b"")
+        call = client.callRemote(Divide, a=1, b=0)
+        before.add_done_callback(lambda future: call.cancel())
+        with pytest.raises(asyncio.CancelledError):
+            await call
+
+
+async def test_a_call_that_is_cancelled_when_there_is_a_connection() -> None:
+    calls: list[Any] = []
+    async with serve(Math, "127.0.0.1", 0) as server:
+        async with client_of(server, on_connect=lambda amp: calls[0].cancel()) as client:
+            calls.append(client.callRemote(Sum, a=1, b=2))
+            assert await client.callRemote(Sum, a=13, b=81) == {"total": 94}
+            assert calls[0].cancelled()
+
+
+async def test_a_call_that_is_cancelled_when_the_client_closes() -> None:
+    client = client_of(("127.0.0.1", free_port()))
+    call = client.callRemote(Sum, a=1, b=2)
+    call.cancel()
+    await client.close()
+    assert call.cancelled()
+
+
+async def test_an_interceptor_that_is_cancelled() -> None:
+    async def around(call: Any, proceed: Any) -> Any:
+        raise asyncio.CancelledError
+
+    async with serve(Math, "127.0.0.1", 0) as server:
+        async with client_of(server, interceptors=[around]) as client:
+            call = client.callRemote(Sum, a=1, b=2)
+            await asyncio.wait([call])
+            assert call.cancelled()
+
+
 async def test_interceptors_surround_its_calls() -> None:
     seen: list[bytes] = []
 
@@ -272,7 +316,9 @@ async def test_interceptors_surround_its_calls() -> None:
 # --- addresses ---
 
 
-@pytest.mark.parametrize("kind", ["path", "str", "bytes-like path", "list", "resolver", "server"])
+@pytest.mark.parametrize(
+    "kind", ["path", "str", "bytes-like path", "list", "tuple", "resolver", "server"]
+)
 async def test_unix_addresses(kind: str, tmp_path: Path) -> None:
     path = tmp_path / "amp"
 
@@ -283,8 +329,9 @@ async def test_unix_addresses(kind: str, tmp_path: Path) -> None:
         kinds: dict[str, Any] = {
             "path": path,
             "str": str(path),
-            "bytes-like path": Path(os.fsencode(path).decode()),
+            "bytes": os.fsencode(path),
             "list": [path],
+            "tuple": (path,),
             "resolver": resolver,
             "server": server,
         }
@@ -590,6 +637,28 @@ async def test_the_resolver_is_asked_at_each_reconnection_and_in_between() -> No
             assert asked > before
 
 
+async def test_a_place_that_comes_back_keeps_its_connections(caplog: Any) -> None:
+    async with patients(2) as (servers, _):
+        dead = ("127.0.0.1", free_port())
+        known = [address_of(servers[0])]
+
+        async def resolver() -> list[Any]:
+            return known
+
+        async with client_of(resolver, refresh=0.01) as client:
+            await until(lambda: client.connections)
+            [amp] = client.connections
+            known = [dead]
+            await until(lambda: f"cannot connect to 127.0.0.1:{dead[1]}" in caplog.text)
+            known = [address_of(servers[0])]
+            caplog.clear()
+            await turns()
+            assert client.connections == [amp]
+            known = [address_of(servers[1])]
+            await until(lambda: client.connections and client.connections != [amp])
+            assert len(servers[1].connections) == 1
+
+
 @pytest.mark.parametrize("fault", ["fails", "hangs", "gives nothing", "gives nonsense"])
 @pytest.mark.parametrize("later", [False, True])
 async def test_a_resolver_at_fault(fault: str, later: bool, caplog: pytest.LogCaptureFixture) -> None:
@@ -649,6 +718,18 @@ async def test_a_name_stands_for_all_its_addresses(monkeypatch: pytest.MonkeyPat
             assert hosts == {"127.0.0.1", "127.0.0.2", "127.0.0.3"}
         async with client_of("missing.example:1") as client:
             await until(lambda: asked.count("missing.example") > 2)
+
+
+async def test_tls_checks_the_name_of_the_host(caplog: pytest.LogCaptureFixture) -> None:
+    certificate = PrivateCertificate.self_signed("localhost")
+    trusting = ssl.create_default_context(cadata=certificate.certificate.to_pem().decode())
+    context = certificate.ssl_context(server_side=True)
+    async with serve(Math, "127.0.0.1", 0, ssl=context) as server:
+        port = server.sockets[0].getsockname()[1]
+        async with client_of(("localhost", port), ssl=trusting) as client:
+            assert await client.callRemote(Sum, a=13, b=81) == {"total": 94}
+        async with client_of(("127.0.0.1", port), ssl=trusting):
+            await until(lambda: "certificate is not valid for '127.0.0.1'" in caplog.text)
 
 
 async def test_an_address_with_a_scope(caplog: pytest.LogCaptureFixture) -> None:
@@ -754,3 +835,82 @@ def test_a_client_that_was_never_used() -> None:
 
     asyncio.run(main())
     assert client.state is ClientState.CLOSED
+
+
+# --- asking again ---
+
+
+class WaitAgain(Wait):
+    commandName = b"Wait"
+    idempotent = True
+
+
+async def test_what_was_sent_is_asked_again_only_if_it_is_idempotent() -> None:
+    async with patients(1) as (servers, amps):
+        async with client_of(servers[0], budget=Budget(share=0, per_second=0.001, most=1)) as client:
+            calls = [client.callRemote(Wait, name="once")]
+            calls += [client.callRemote(WaitAgain, name=name) for name in ("again", "too often")]
+            await until(lambda: amps() and amps()[0].started.qsize() == 3)
+            amps()[0].abort()
+            for call in calls[0], calls[2]:
+                with pytest.raises(ConnectionLost) as lost:
+                    await call
+                assert lost.value.sent
+            await until(lambda: amps() and amps()[-1].started.qsize())
+            amps()[-1].let("again")
+            assert await calls[1] == {"name": "again"}
+
+
+async def test_what_was_never_sent_is_asked_again() -> None:
+    limits = Limits(window=1_000)
+    async with patients(1) as (servers, amps), client_of(servers[0], limits=limits) as client:
+        calls = [client.callRemote(Wait, name=f"{number}" + "x" * 700) for number in range(3)]
+        await until(lambda: amps() and amps()[0].started.qsize())
+        amps()[0].abort()
+        with pytest.raises(ConnectionLost) as lost:
+            await calls[0]
+        assert lost.value.sent
+        for call in calls[1:]:
+            await until(lambda: amps() and amps()[-1].started.qsize())
+            amp = amps()[-1]
+            amp.let(await amp.started.get())
+            await call
+
+
+async def test_it_is_asked_again_on_another_connection_at_once() -> None:
+    async with patients(2) as (servers, amps):
+        async with client_of([address_of(each) for each in servers], connections=2) as client:
+            await until(lambda: len(client.connections) == 2)
+            call = client.callRemote(WaitAgain, name="x")
+            await until(lambda: any(amp.started.qsize() for amp in amps()))
+            first = next(amp for amp in amps() if amp.started.qsize())
+            await servers[0 if first in servers[0].connections else 1].close(timeout=0)
+            await until(lambda: any(amp.started.qsize() for amp in amps()))
+            for amp in amps():
+                if "x" in amp.gates:
+                    amp.let("x")
+            assert await call == {"name": "x"}
+
+
+async def test_nothing_is_asked_again_after_its_time_or_the_end() -> None:
+    async with patients(1) as (servers, amps):
+        client = client_of(servers[0])
+        call = client.call(WaitAgain(name="x"), timeout=0.05)
+        other = client.callRemote(WaitAgain, name="y")
+        await until(lambda: amps() and amps()[0].started.qsize() == 2)
+        await servers[0].close(timeout=0)
+        # It waits for another connection now, which does not come.
+        with pytest.raises(ConnectionLost, match="had none within the time of this call") as lost:
+            await call
+        assert lost.value.sent is False
+        await client.close()
+        with pytest.raises(ConnectionLost, match="is closed"):
+            await other
+
+
+async def test_a_timeout_on_a_connection() -> None:
+    async with patients(1) as (servers, amps), client_of(servers[0]) as client:
+        with pytest.raises(TimeoutError):
+            await client.call(Wait(name="x"), timeout=0.05)
+        assert (await client.call(Sum(a=13, b=81), timeout=5)) == {"total": 94}
+        amps()[0].let("x")

@@ -79,9 +79,7 @@ def main() -> None:
     print(f"{options.clients} clients, server away for {options.away:.0f} s")
     print(f"while it is away: {found['busy']:.3f} of a core")
     print(f"connected again: {len(found['back'])}, the last one after {found['back'][-1]:.1f} s")
-    print(
-        f"calls that waited and were answered: {found['in_time']}; calls after that: {found['answered']}"
-    )
+    print(f"answered: {found['in_time']} calls that waited, {found['answered']} that came later")
     print("connected again in each second:")
     print("\n".join(histogram(found["back"])))
 
