@@ -76,18 +76,23 @@ class Keepers:
         while True:
             if link is not None:
                 await link.over.wait()
+            # It is used until there is another one, unless it has ended.
             before = None if link is None or link.ended else link
+            if before is not None:
+                before.over.clear()
             place = await self._directory.take(None if before is None else before.place)
             if place is None:
-                if before is not None and not before.ended:
-                    before.over.clear()
-            elif (opened := await self._open(place)) is not None:
+                continue
+            opened = await self._open(place)
+            if opened is not None:
                 if before is not None:
                     self._retire(before, moved=True)
                 link = opened
                 self._pool.add(link)
                 self._changed()
                 self._watch(link)
+            elif before is not None:
+                before.over.set()
 
     async def _open(self, place: Place) -> Link | None:
         """Return a connection that is ready to be used, or None if that failed."""

@@ -316,9 +316,7 @@ async def test_interceptors_surround_its_calls() -> None:
 # --- addresses ---
 
 
-@pytest.mark.parametrize(
-    "kind", ["path", "str", "bytes-like path", "list", "tuple", "resolver", "server"]
-)
+@pytest.mark.parametrize("kind", ["path", "str", "bytes", "list", "tuple", "resolver", "server"])
 async def test_unix_addresses(kind: str, tmp_path: Path) -> None:
     path = tmp_path / "amp"
 
@@ -641,8 +639,10 @@ async def test_a_place_that_comes_back_keeps_its_connections(caplog: Any) -> Non
     async with patients(2) as (servers, _):
         dead = ("127.0.0.1", free_port())
         known = [address_of(servers[0])]
+        answers: list[Any] = []
 
         async def resolver() -> list[Any]:
+            answers.append(known)
             return known
 
         async with client_of(resolver, refresh=0.01) as client:
@@ -651,8 +651,8 @@ async def test_a_place_that_comes_back_keeps_its_connections(caplog: Any) -> Non
             known = [dead]
             await until(lambda: f"cannot connect to 127.0.0.1:{dead[1]}" in caplog.text)
             known = [address_of(servers[0])]
-            caplog.clear()
-            await turns()
+            answers.clear()
+            await until(lambda: answers.count(known) > 3)
             assert client.connections == [amp]
             known = [address_of(servers[1])]
             await until(lambda: client.connections and client.connections != [amp])
