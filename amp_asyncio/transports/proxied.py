@@ -131,25 +131,25 @@ async def read_header(sock: socket.socket) -> Address | None:
     sock.setblocking(False)
     first = await _peek(loop, sock, 1)
     if not Header.may_begin_with(first):
-        return None
+        return None  # It may have ended already: a check whether somebody listens.
     header = Header(first)
     while header.missing:
         seen = await _peek(loop, sock, header.missing)
+        if not seen:
+            raise ConnectionAbortedError("the connection ended in the middle of its header")
         taken = header.belongs(seen)
         header.feed(sock.recv(taken))
     return header.source
 
 
 async def _peek(loop: asyncio.AbstractEventLoop, sock: socket.socket, most: int) -> bytes:
-    """Return the next bytes that can be read, at least one, and leave them where they are."""
+    """Return the next bytes that can be read, and leave them where they are; none at the end."""
     while True:
         try:
             data = sock.recv(most, socket.MSG_PEEK)
         except (BlockingIOError, InterruptedError):
             await _readable(loop, sock)
             continue
-        if not data:
-            raise ConnectionAbortedError("the connection ended before its first byte")
         return data
 
 

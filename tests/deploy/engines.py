@@ -180,11 +180,55 @@ def nginx(ports: Sequence[int], folder: Path) -> Iterator[Process]:
     path = program("nginx", "nginx libnginx-mod-stream")
     module = Path("/usr/lib/nginx/modules/ngx_stream_module.so")
     # On Debian it is loaded by the main configuration, and built in elsewhere.
-    load = f"load_module {module};\n" if module.exists() else ""
-    config = configured(
-        "nginx.conf", ports, folder, ("events {", f"{load}pid {folder}/pid;\nevents {{")
-    )
+    first = f"load_module {module};\n" if module.exists() else ""
+    first += f"pid {folder}/pid;\n"
+    config = configured("nginx.conf", ports, folder, ("events {", f"{first}events {{"))
     command = [path, "-p", folder, "-e", folder / "nginx-errors.log", "-c", config, "-g", "daemon off;"]
     with running(command, folder / "nginx.log") as process:
         wait_until(lambda: listens(ports[0]), "nginx")
         yield process
+
+
+class Dnsmasq:
+    """A DNS server on an address of its own; its answers can be changed."""
+
+    ADDRESS = "127.0.0.97"
+
+    def __init__(self, folder: Path) -> None:
+        need_root("a DNS server")
+        self._path = program("dnsmasq", "dnsmasq-base")
+        self._folder = folder
+        self._process: Process | None = None
+        (folder / "resolv.conf").write_text(f"nameserver {self.ADDRESS}\n")
+
+    def __enter__(self) -> Dnsmasq:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._process is not None:
+            self._process.end()
+
+    def answer(self, *records: str) -> None:
+        """Answer with these options of dnsmasq, such as `--host-record=a.example.org,127.0.0.2`."""
+        if self._process is not None:
+            self._process.end()
+        options = [f"--listen-address={self.ADDRESS}", "--bind-interfaces", "--user=root"]
+        options += [
+            "--no-daemon",
+            "--conf-file=/dev/null",
+            "--no-resolv",
+            "--no-hosts",
+            "--local-ttl=0",
+        ]
+        process = Process([self._path, *options, *records], self._folder / "dnsmasq.log")
+        self._process = process
+        wait_until(lambda: listens(53, self.ADDRESS), f"dnsmasq: {process.output()}")
+
+    def command(self, *command: str | Path) -> list[str]:
+        """Return a command that runs another one with this server as that of the system."""
+        unshare = program("unshare", "util-linux")
+        mount = 'mount --bind "$0" /etc/resolv.conf && exec "$@"'
+        config = self._folder / "resolv.conf"
+        if subprocess.run([unshare, "-m", "sh", "-c", mount, config, "true"]).returncode:
+            pytest.skip("this root may not mount: another /etc/resolv.conf needs that")
+        return [unshare, "-m", "sh", "-c", mount, str(config), *map(str, command)]

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
+import os
 import signal
+import subprocess
+import sys
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
@@ -11,16 +16,25 @@ from typing import Any
 import pytest
 from bookings import Book, FreeRooms
 from engines import (
+    EXAMPLES,
+    ROOT,
+    SERVICE,
+    Dnsmasq,
     Services,
     free_ports,
     haproxy,
+    listens,
     nginx,
+    program,
+    running,
+    wait_until,
 )
 
 from amp_asyncio import Client
 
 pytestmark = pytest.mark.system
 
+RESOLVING = Path(__file__).with_name("resolving.py")
 PROXIES = ("--proxies", "127.0.0.1")
 
 
@@ -50,3 +64,87 @@ def test_behind(engine: Any, tmp_path: Path) -> None:
         services.processes[0].wait()
         assert len(run(book(("127.0.0.1", ports[0])))) == 10
     assert "refused" not in services.output(), proxy.output()
+
+
+# --- systemd ---
+
+
+def test_sockets_of_systemd(tmp_path: Path) -> None:
+    """The socket is there before the service; the service takes it, and ends when it is told to."""
+    activate = program("systemd-socket-activate", "systemd")
+    [port] = free_ports(1)
+    command = [activate, f"--listen=127.0.0.1:{port}", "-E", f"PYTHONPATH={ROOT}", sys.executable]
+    with running([*command, SERVICE, "--grace", "0.1"], tmp_path / "log") as process:
+        wait_until(lambda: "Listening on" in process.output(), process.output())
+        assert run(book(f"127.0.0.1:{port}")) == [*range(1, 11)]
+        # It was replaced by the service, which has its process ID.
+        process.tell(signal.SIGTERM)
+        assert process.wait() == 0, process.output()
+
+
+# --- DNS ---
+
+
+class Clients:
+    """A process of `resolving.py`."""
+
+    def __init__(self, dns: Dnsmasq, kind: str, name: str, connections: int) -> None:
+        command = dns.command(sys.executable, RESOLVING, kind, name, str(connections), "0.2")
+        path = f"{ROOT}:{EXAMPLES}"
+        self.process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": path},
+        )
+
+    def __enter__(self) -> Clients:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.process.kill()
+        with self.process:
+            pass
+
+    def hosts(self, calls: int = 0) -> dict[str, int]:
+        """Return how many connections there are to each address, after so many calls."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        print(calls, file=self.process.stdin, flush=True)
+        hosts: dict[str, int] = json.loads(self.process.stdout.readline())
+        return hosts
+
+    def wait_for(self, expected: dict[str, int]) -> None:
+        wait_until(lambda: self.hosts() == expected, f"{expected}, and not {self.hosts()}")
+
+
+@pytest.mark.parametrize("kind", ["name", "srv"])
+def test_answers_of_a_dns_server_that_change(kind: str, tmp_path: Path) -> None:
+    hosts = [f"127.0.0.{number}" for number in (2, 3, 4)]
+
+    def records(*used: str) -> list[str]:
+        found = [f"--host-record=h{host[-1]}.example.org,{host}" for host in used]
+        found += [f"--host-record=hotel.example.org,{host}" for host in used]
+        found += [f"--srv-host=_hotel._tcp.example.org,h{host[-1]}.example.org,{port}" for host in used]
+        return found
+
+    [port] = free_ports(1)
+    name = f"hotel.example.org:{port}" if kind == "name" else "_hotel._tcp.example.org"
+    arguments = [sys.executable, SERVICE, "--listen"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with Dnsmasq(tmp_path) as dns, contextlib.ExitStack() as stack:
+        for host in hosts:
+            command = [*arguments, f"{host}:{port}"]
+            stack.enter_context(running(command, tmp_path / f"{host}.log", env=environment))
+            wait_until(lambda host=host: listens(port, host), host)  # type: ignore[misc]
+        dns.answer(*records(hosts[0]))
+        clients = stack.enter_context(Clients(dns, kind, name, 30))
+        clients.hosts(100)
+        clients.wait_for({hosts[0]: 30})
+        # Two more machines: they get their part, and no call fails.
+        dns.answer(*records(*hosts))
+        wait_until(lambda: clients.hosts(20) == dict.fromkeys(hosts, 10), f"{clients.hosts()}")
+        # One is taken away: nothing goes there any more.
+        dns.answer(*records(*hosts[1:]))
+        wait_until(lambda: clients.hosts(20) == dict.fromkeys(hosts[1:], 15), f"{clients.hosts()}")

@@ -194,8 +194,15 @@ async def test_a_proxy_that_is_refused(data: bytes, caplog: pytest.LogCaptureFix
 async def test_a_proxy_that_hangs_up(caplog: pytest.LogCaptureFixture) -> None:
     async with behind(["127.0.0.1"], b"PROXY ") as (_, _, writer):
         writer.close()
-        while "the connection ended before" not in caplog.text:
+        while "the connection ended in the middle" not in caplog.text:
             await asyncio.sleep(0.001)
+
+
+async def test_a_check_whether_somebody_listens(caplog: pytest.LogCaptureFixture) -> None:
+    async with behind(["127.0.0.1"], b"") as (_, reader, writer):
+        writer.write_eof()
+        assert await reader.read() == b""
+    assert caplog.text == ""
 
 
 async def test_closing_does_not_wait_for_a_header() -> None:
