@@ -23,6 +23,7 @@ from .connection.connection import Connection
 from .connection.ending import close
 from .errors import ConnectionLost
 from .logs import Lines
+from .session.leaving import retire
 from .tls.alerts import Alerts
 from .transports.adoption import refuse_descriptors
 from .transports.cutting import cut
@@ -104,6 +105,7 @@ class Acceptor:
         self.closed = False
         self.lines = Lines()
         self.health: dict[str, bool] = {}
+        self._leaving = False
         # One client may open many connections, so their conversations have a limit together.
         self._all_lines = Lines(at_once=200, per_second=20)
         self._gone = self._end  # Made once, and not for each connection.
@@ -204,6 +206,7 @@ class Acceptor:
             connection.lines = self.lines
             amp.__amp__.all_lines = self._all_lines
             amp.__amp__.health = self.health
+            amp.__amp__.retiring = self._leaving
             connection.served = self._gone
             connection.seen_as = seen_as
             self.connections.add(connection)
@@ -284,6 +287,12 @@ class Acceptor:
             *self.shaking,
             return_exceptions=True,
         )
+
+    def leave(self) -> None:
+        """Let all connections know, as soon as they can be told, that they will soon be closed."""
+        self._leaving = True
+        for connection in list(self.connections):
+            retire(connection.owner.__amp__)
 
     def abort(self) -> None:
         """Abort what was accepted."""
@@ -454,7 +463,13 @@ class Server(Generic[_A]):
         self._acceptor.context = context
 
     def leave(self) -> None:
-        """Say to health checks and to all connections that this server will soon be closed."""
+        """Say that this server will soon be closed, and go on accepting and answering.
+
+        Who asks with `AMP.health` learns that it does not serve. The connections to peers of this
+        package are left: no side asks any more, except from inside responders, so a `Client` asks
+        elsewhere. Everybody else is served as before.
+        """
+        self._acceptor.leave()
 
     def __repr__(self) -> str:
         names = ", ".join(repr(each.getsockname()) for each in self.sockets)

@@ -157,6 +157,7 @@ class Keepers:
             self._retire(link, lost=True)
 
         self._close_soon(watch())
+        link.when_left(self._retire)
 
     def _worn(self, link: Link) -> None:
         self._retire(link, moved=True)

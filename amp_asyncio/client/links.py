@@ -39,6 +39,11 @@ class Link:
         self.over = asyncio.Event()
         self.ended = False
 
+    def when_left(self, call: Callable[[Link], None]) -> None:
+        """Have `call` called when the peer says that it will close the connection."""
+        session: Any = self.amp.__amp__
+        session.peer_left = lambda: call(self)
+
     @property
     def may_be_asked(self) -> bool:
         """Whether a question may be asked now."""

@@ -135,7 +135,7 @@ class Calls:
 
     def awaits(self, answer: _AnyFuture) -> bool:
         """Return whether no answer came for this future, which may have been cancelled."""
-        return any(future is answer for _, future, _ in self._open.values())
+        return any(future is answer for _, future, _ in self._table.open.values())
 
     def may_claim(self) -> bool:
         """Return whether an answer that is awaited may have a descriptor in it."""

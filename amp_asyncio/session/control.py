@@ -31,6 +31,7 @@ from ..wire.extensions import (
     PING,
 )
 from .describing import description
+from .leaving import peer_leaves
 from .negotiation import CANCEL as CANCEL_NAME
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def _cancel(session: Session, box: AmpBox) -> None:
 
 
 def _leave(session: Session, box: AmpBox) -> None:
-    session.peer_leaves()
+    peer_leaves(session)
 
 
 def _ping(session: Session, box: AmpBox) -> None:
@@ -63,12 +64,12 @@ def _ping(session: Session, box: AmpBox) -> None:
 
 def _health(session: Session, box: AmpBox) -> None:
     service = box.get(b"service")
+    known = session.health or {}
     if service is None:
-        serves = not session.closing and all((session.health or {}).values())
+        serves = all(known.values())
     else:
-        known = session.health or {}
-        serves = not session.closing and bool(known.get(service.decode(errors="replace"), False))
-    if serves:
+        serves = bool(known.get(service.decode(errors="replace"), False))
+    if serves and not session.closing and not session.retiring:
         _reply(session, box, AmpBox())
     else:
         _refuse(session, box, NOT_SERVING_ERROR_CODE, b"not serving")

@@ -15,7 +15,7 @@ from ..wire.extensions import LEAVE
 if TYPE_CHECKING:
     from .session import Session
 
-__all__ = ["Leaving"]
+__all__ = ["Leaving", "leave", "peer_leaves", "retire"]
 
 
 class Leaving:
@@ -45,3 +45,31 @@ class Leaving:
         """
         calls = self._session.calls
         return calls.over is None and (not (self._said and self.heard) or calls.has_tags())
+
+
+def leave(session: Session) -> None:
+    """Say that this side asks only from inside responders, as soon as that is so."""
+    if session.leaving is None and session.knows(LEAVE):
+        session.leaving = Leaving(session)
+    if session.leaving is not None:
+        session.leaving.say()
+
+
+def peer_leaves(session: Session) -> None:
+    """The peer asks only from inside responders now, and so does this side."""
+    if session.knows(LEAVE):
+        session.closing = session.watched = True
+        session.calls.update()
+        leave(session)
+        assert session.leaving is not None
+        session.leaving.heard = True
+        session.moved()
+        if session.peer_left is not None:
+            session.peer_left()
+
+
+def retire(session: Session) -> None:
+    """Leave as soon as the peer can be told, and go on answering: it will ask elsewhere."""
+    session.retiring = True
+    if session.knows(LEAVE):
+        session.refuse_calls()

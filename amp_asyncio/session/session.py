@@ -9,7 +9,7 @@ decided when the conversation is over.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import AmpError, ConnectionLost, NoEmptyBoxes, ProtocolSwitched, shortened
@@ -19,10 +19,10 @@ from ..wire.boxes import ANSWER, COMMAND, ERROR, AmpBox, BoxReceiver, BoxSender
 from .calls import Asked, Calls
 from .current import Call
 from .interceptors import Interceptor, Interceptors, checked
-from .leaving import Leaving
+from .leaving import Leaving, leave, retire
 from .life import Pause
 from .locators import may_claim
-from .negotiation import LEAVE, PING, Negotiation, is_extended
+from .negotiation import PING, Negotiation, is_extended
 from .outlets import Outlet, SenderOutlet
 from .pinging import Ping
 from .responders import Responders
@@ -56,6 +56,8 @@ class Session:
         health: whether each service is served, by its name; None for what has no server.
         latency: how many seconds the last ping took; None before the first one.
         closing: whether only responders may still ask.
+        retiring: whether it leaves as soon as the peer can be told, without closing.
+        peer_left: is called when the peer has said that it leaves; None if nobody has to know.
         parking: whether the peer's commands wait, unless a question of ours is open.
         watched: whether somebody waits until all is done.
     """
@@ -85,7 +87,9 @@ class Session:
         "outlet",
         "owner",
         "parking",
+        "peer_left",
         "responders",
+        "retiring",
         "sender",
         "started",
         "watched",
@@ -112,6 +116,8 @@ class Session:
         self.extended = False
         self.negotiation: Negotiation | None = None
         self.leaving: Leaving | None = None
+        self.retiring = False
+        self.peer_left: Callable[[], None] | None = None
         self.health: Mapping[str, bool] | None = None
         self.latency: float | None = None
         self.controls = 0  # How many commands of the peer were answered beside the user's own.
@@ -225,8 +231,10 @@ class Session:
             self.outlet.keep_alive(Ping(self).send)
         elif not self.limits.ping_anyone:
             self.outlet.keep_alive(None)
-        if self.closing:
-            self.leave()
+        if self.retiring:
+            retire(self)
+        elif self.closing:
+            leave(self)
 
     def secured(self) -> None:
         """TLS has begun: what was said in the clear does not count any more."""
@@ -245,23 +253,6 @@ class Session:
         except (ConnectionLost, ProtocolSwitched):
             return False
         return True
-
-    def leave(self) -> None:
-        """Say that this side asks only from inside responders, as soon as that is so."""
-        if self.leaving is None and self.knows(LEAVE):
-            self.leaving = Leaving(self)
-        if self.leaving is not None:
-            self.leaving.say()
-
-    def peer_leaves(self) -> None:
-        """The peer asks only from inside responders now, and so does this side."""
-        if self.knows(LEAVE):
-            self.closing = self.watched = True
-            self.calls.update()
-            self.leave()
-            assert self.leaving is not None
-            self.leaving.heard = True
-            self.moved()
 
     def end_turn(self) -> None:
         """Look at no more boxes in this turn of the loop: this one is a lot of work."""
@@ -359,7 +350,7 @@ class Session:
         self.closing = True
         self.calls.update()
         self.responders.exempt_caller()
-        self.leave()
+        leave(self)
 
     async def finish(self) -> None:
         """Begin no new work from outside, and wait until all that was asked is answered.
@@ -377,10 +368,6 @@ class Session:
             self._idle.clear()
             await self._idle.wait()
         self.parking = True
-
-    def _leaves(self) -> bool:
-        """Return whether something is still to be said, or answered, before the connection closes."""
-        return self.leaving is not None and self.leaving.waits()
 
     def forget(self) -> None:
         """Forget the owner, so that it is freed when its last user has dropped it."""
