@@ -43,6 +43,12 @@ class Hang(Command):
     """Is answered never; the responder says on standard error how it ended."""
 
 
+class HangOn(Command):
+    """The same, and it cannot be cancelled."""
+
+    cancellable = False
+
+
 class Ready(Command):
     """Asked of the parent by a worker that hangs."""
 
@@ -95,6 +101,7 @@ class Worker(Math):
     def exit(self, status: int) -> dict[str, Any]:
         os._exit(status)
 
+    @HangOn.responder
     @Hang.responder
     async def hang(self) -> dict[str, Any]:
         await self.callRemote(Ready)

@@ -111,6 +111,7 @@ class Client(Generic[_A]):
             lambda: limited(protocol_factory, limits, interceptors),
             on_connect,
             connect_timeout,
+            backoff.slow,
             self._give_up,
             self._changed,
         )

@@ -42,6 +42,7 @@ class Keepers:
         make: Callable[[], AMP],
         on_connect: Callable[[Any], Awaitable[object] | object] | None,
         timeout: float,
+        slow: float,
         given_up: Callable[[Exception], None],
         changed: Callable[[], None],
     ) -> None:
@@ -51,11 +52,12 @@ class Keepers:
         self._make = make
         self._on_connect = on_connect
         self._timeout = timeout
+        self._slow = slow
         self._given_up = given_up
         self._changed = changed
         self._keeping: set[asyncio.Task[None]] = set()
         # What closes connections, and waits for the end of those that are in use.
-        self._closing: set[asyncio.Task[None]] = set()
+        self._closing: set[asyncio.Task[Any]] = set()
 
     def start(self, connections: int, refresh: float | None) -> None:
         """Make this many connections, and keep them; ask the resolver every `refresh` seconds."""
@@ -83,7 +85,7 @@ class Keepers:
             place = await self._directory.take(None if before is None else before.place)
             if place is None:
                 continue
-            opened = await self._open(place)
+            opened = await (self._open(place) if before is not None else self._first(place))
             if opened is not None:
                 if before is not None:
                     self._retire(before, moved=True)
@@ -93,6 +95,43 @@ class Keepers:
                 self._watch(link)
             elif before is not None:
                 before.over.set()
+
+    async def _first(self, place: Place) -> Link | None:
+        """Connect to `place`, and to others, too, if that takes long; return the first connection.
+
+        A server that is stopped, or an address of IPv6 that leads nowhere, accepts or says nothing:
+        that must not hold up those who wait, if others would answer.
+        """
+        loop, places = asyncio.get_running_loop(), self._directory.places
+        attempts: set[asyncio.Task[Link | None]] = set()
+        another: Place | None = place
+        try:
+            while True:
+                if another is not None:
+                    attempts.add(loop.create_task(self._open(another)))
+                done, _ = await asyncio.wait(
+                    attempts, timeout=self._slow, return_when=asyncio.FIRST_COMPLETED
+                )
+                for task in done:
+                    attempts.discard(task)
+                    if (link := task.result()) is not None:
+                        return link
+                if not attempts:
+                    return None
+                another = None if done else places.take(loop.time(), other=True)
+        finally:
+            for task in attempts:
+                task.cancel()
+                self._closing.add(task)
+                task.add_done_callback(self._not_used)
+
+    def _not_used(self, attempt: asyncio.Task[Link | None]) -> None:
+        """An attempt has ended after another one has succeeded, or after nobody needs it."""
+        self._closing.discard(attempt)
+        link = None if attempt.cancelled() else attempt.result()
+        if link is not None:
+            self._directory.places.moved(link.place, link.since, 0)
+            self._leave(link.opened)
 
     async def _open(self, place: Place) -> Link | None:
         """Return a connection that is ready to be used, or None if that failed."""

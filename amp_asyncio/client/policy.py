@@ -26,11 +26,13 @@ class Backoff:
         first: the shortest wait. After the first failure it is up to twice that long, and after each
             further one up to twice as long as before.
         most: the longest wait.
+        slow: an attempt that takes longer does not hold up the others: one is made elsewhere, too.
         steady: a connection that lived for so long makes its loss the first failure again.
     """
 
     first: float = 0.1
     most: float = 30.0
+    slow: float = 1.0
     steady: float = 10.0
 
     def __post_init__(self) -> None:
@@ -121,12 +123,15 @@ class Places:
             place.gone = True
         return before.keys() != self._known.keys()
 
-    def take(self, now: float, instead_of: Place | None = None) -> Place | None:
+    def take(self, now: float, instead_of: Place | None = None, other: bool = False) -> Place | None:
         """Return where to connect now: the place with the fewest connections, or None.
 
-        If a connection to `instead_of` is to be replaced, there must be a reason for it still.
+        If a connection to `instead_of` is to be replaced, there must be a reason for it still. With
+        `other`, it is a place to which nothing is being made.
         """
         able = [place for place in self._known.values() if place.may_try(now)]
+        if other:
+            able = [place for place in able if not place.trying]
         if instead_of is not None and not instead_of.gone:
             able = [place for place in able if place.used + 2 <= instead_of.used]
         if not able:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from worker import WORKER, Exit, Hang, Ready, Stubborn, Where
+from worker import WORKER, Exit, Hang, HangOn, Ready, Stubborn, Where
 
 from amp_asyncio import AMP, Client, ConnectionLost, children
 
@@ -70,10 +70,15 @@ async def test_a_child_that_does_not_end_a_cancelled_call_is_killed() -> None:
     ParentOfOne.hanging = 0
     async with Client(pool(count=1, grace=0.05), ParentOfOne) as client:
         [before] = await pids(client, 1)
+        # A call that can be cancelled ends in time.
         call = client.callRemote(Hang)
-        await until(lambda: ParentOfOne.hanging)
+        await until(lambda: ParentOfOne.hanging == 1)
         call.cancel()
-        other = client.callRemote(Hang)
+        assert await pids(client, 1) == {before}
+        call = client.callRemote(HangOn)
+        await until(lambda: ParentOfOne.hanging == 2)
+        call.cancel()
+        other = client.callRemote(HangOn)
         with pytest.raises(ConnectionLost, match="was ended by SIGKILL"):
             await other
         assert await pids(client, 1) != {before}

@@ -569,6 +569,33 @@ async def test_giving_up_ends_the_other_connections_too() -> None:
                 await client.callRemote(Sum, a=1, b=2)
 
 
+@pytest.mark.parametrize("other", ["good", "late", "failing"])
+async def test_a_server_that_says_nothing_does_not_hold_up_those_who_wait(other: str) -> None:
+    """Another address is tried as well; of two that succeed at once, one is used."""
+    slow = asyncio.Event()
+    tried: list[Any] = []
+
+    async def on_connect(amp: AMP) -> None:
+        tried.append(amp.peer.address)
+        if amp.peer.address == silent:
+            await slow.wait()
+        elif other == "late":
+            slow.set()
+        elif other == "failing":
+            asyncio.get_running_loop().call_later(0.01, slow.set)
+            raise OSError("not now")
+
+    async with patients(2) as (servers, _):
+        known = [address_of(server) for server in servers]
+        silent = known[0]
+        while silent not in tried:  # It is chance to which of them it goes first.
+            slow.clear()
+            backoff = Backoff(first=0.01, slow=0.01)
+            async with client_of(known, on_connect=on_connect, backoff=backoff) as client:
+                assert await client.callRemote(Sum, a=13, b=81) == {"total": 94}
+                assert len(client.connections) == 1
+
+
 async def test_connecting_has_its_time(caplog: pytest.LogCaptureFixture) -> None:
     async with serve(Math, "127.0.0.1", 0) as server:
         never = asyncio.Event()

@@ -27,18 +27,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-sys.path.append(str(Path(__file__).parents[2] / "examples" / "deploy"))
+sys.path += [str(Path(__file__).parents[1]), str(Path(__file__).parents[2] / "examples" / "deploy")]
 
 from bookings import Book, FreeRooms
 from engines import Services, free_ports, haproxy
+from pki import issue
 
-from amp_asyncio import AMP, Client, ConnectionLost, Limits, PrivateCertificate
+from amp_asyncio import AMP, Client, ConnectionLost, Limits
 
 # Each client asks one question in so many seconds.
 PERIOD = 0.5
-
-# How long a call may take.
-TIMEOUT = 10.0
 
 TWISTED = """
 import json, sys, time
@@ -98,9 +96,10 @@ class Outcomes:
 class Load:
     """Clients that ask all the time; what becomes of it is counted in `outcomes`."""
 
-    def __init__(self, target: Any, count: int, context: ssl.SSLContext) -> None:
+    def __init__(self, target: Any, count: int, context: ssl.SSLContext, timeout: float) -> None:
         self.outcomes = Outcomes()
-        limits = Limits()
+        self._timeout = timeout
+        limits = Limits(ping_interval=1, ping_timeout=1)
         self._clients: list[Client[AMP]] = [
             Client(target, ssl=context, limits=limits, server_hostname="localhost", refresh=5)
             for _ in range(count)
@@ -118,7 +117,7 @@ class Load:
             number += 1
             outcomes, begin = self.outcomes, time.monotonic()
             try:
-                await client.call(question, timeout=TIMEOUT)  # type: ignore[arg-type]
+                await client.call(question, timeout=self._timeout)  # type: ignore[arg-type]
             except Exception as error:
                 seconds = time.monotonic() - begin
                 sent = error.sent if isinstance(error, ConnectionLost) else None
@@ -133,6 +132,10 @@ class Load:
         await asyncio.to_thread(during)
         await asyncio.sleep(after)
         return outcomes
+
+    def presented(self) -> set[Any]:
+        """Return the certificates that the clients see at the moment."""
+        return {amp.peerCertificate for client in self._clients for amp in client.connections}
 
     async def close(self) -> None:
         for task in self._asking:
@@ -155,13 +158,16 @@ def twisted_client(folder: Path, authority: Path, ports: list[int]) -> Iterator[
         found += json.loads(process.stdout.readline())
 
 
-async def measure(way: str, count: int, folder: Path, grace: float) -> dict[str, Any]:
+async def measure(
+    way: str, count: int, folder: Path, grace: float, timeout: float = 10.0
+) -> dict[str, Any]:
     """Return what became of the calls in each phase."""
     ports = free_ports(4)
-    certificates = [PrivateCertificate.self_signed("localhost") for _ in range(1)]
+    issuer = issue("authority", authority=True)
+    certificates = [issue("localhost", issuer, names=["localhost"]) for _ in range(2)]
     pem, authority = folder / "service.pem", folder / "authority.pem"
     pem.write_bytes(certificates[0].to_pem())
-    authority.write_bytes(certificates[0].certificate.to_pem())
+    authority.write_bytes(issuer.certificate.to_pem())
     context = ssl.create_default_context(cafile=str(authority))
     arguments = ["--certificate", pem, "--proxies", "127.0.0.1", "--grace", str(grace)]
     behind = haproxy(ports, folder, (" check inter", " check check-ssl verify none inter"))
@@ -175,7 +181,7 @@ async def measure(way: str, count: int, folder: Path, grace: float) -> dict[str,
             if proxy is not None:
                 await asyncio.sleep(2)
             target: Any = ("127.0.0.1", ports[0]) if way == "haproxy" else resolver
-            load = Load(target, count, context)
+            load = Load(target, count, context, timeout)
             found["steady"] = await load.phase(lambda: None, 3)
             old = twisted_client(folder, authority, ports[:1]) if proxy else nullcontext([])
             with old as old_client:
@@ -183,7 +189,7 @@ async def measure(way: str, count: int, folder: Path, grace: float) -> dict[str,
                 def restart_all() -> None:
                     for at in range(3):
                         if at == 1:
-                            pem.write_bytes(certificates[0].to_pem())
+                            pem.write_bytes(certificates[1].to_pem())
                             for process in services.processes:
                                 process.tell(signal.SIGHUP)
                         services.restart(at)
@@ -192,10 +198,15 @@ async def measure(way: str, count: int, folder: Path, grace: float) -> dict[str,
                 found["restarts"] = await load.phase(restart_all, 3)
             found["twisted"] = old_client
             found["stopped"] = await load.phase(
-                lambda: services.processes[0].tell(signal.SIGSTOP), TIMEOUT + 2
+                lambda: services.processes[0].tell(signal.SIGSTOP), timeout + 2
             )
             found["killed"] = await load.phase(lambda: services.processes[1].tell(signal.SIGKILL), 5)
             found["after"] = await load.phase(lambda: None, 3)
+            found["certificates"] = [
+                certificates.index(certificate)
+                for certificate in certificates
+                if certificate.certificate in load.presented()
+            ]
             await load.close()
             found["log"] = services.output() + (proxy.output() if proxy else "")
     return found

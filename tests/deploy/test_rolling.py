@@ -1,0 +1,60 @@
+"""Restarts and losses of servers under load, many clients, and pools: short forms of the programs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from pathlib import Path
+
+import herd
+import pools
+import pytest
+import rolling
+
+pytestmark = pytest.mark.system
+
+
+@pytest.mark.parametrize("way", ["haproxy", "resolver"])
+def test_restarts_fail_no_call(way: str, tmp_path: Path) -> None:
+    found = asyncio.run(rolling.measure(way, 30, tmp_path, grace=2, timeout=4))
+    for phase in ("steady", "restarts", "after"):
+        outcomes = found[phase]
+        assert outcomes.answered > 50, found["log"]
+        assert outcomes.failed == [], f"{phase}: {outcomes.report()} {found['log']}"
+    if way == "haproxy":
+        answered, failed = found["twisted"]
+        assert answered > 50
+        assert failed == [], found["log"]
+    # What a retry can save is saved. Anything else fails once, in its time.
+    for phase in ("stopped", "killed"):
+        for command, error, sent, seconds in found[phase].failed:
+            assert (command, error, sent) == ("Book", "ConnectionLost", True)
+            assert seconds < 4.5
+    assert found["certificates"] == [1], "the new one is in use everywhere"
+
+
+def test_a_herd_comes_back_spread_over_seconds() -> None:
+    found = asyncio.run(herd.measure(100, 4.0))
+    assert found["in_time"] == found["answered"] == len(found["back"]) == 100
+    assert found["busy"] < 0.1
+    each_second = Counter(map(int, found["back"]))
+    assert max(each_second.values()) < 70, each_second
+
+
+@pytest.mark.parametrize("command", [pools.Squares, pools.Repeatable])
+def test_a_pool_whose_children_are_killed(command: type[pools.Squares]) -> None:
+    found = asyncio.run(pools.killed(1_000, 8, 0.5, command))
+    assert found["answered"] + found["failed"] == 1_000
+    assert found["wrong"] == []
+    if command is pools.Repeatable:
+        assert found["failed"] == 0
+    assert found["kills"] > 1
+
+
+def test_pools_side_by_side() -> None:
+    for measured in (
+        asyncio.run(pools.undisturbed(200, 8)),
+        asyncio.run(pools.executor(200, 8)),
+        pools.ampoule(200, 8),
+    ):
+        assert measured > 10
