@@ -85,19 +85,26 @@ class Keepers:
             place = await self._directory.take(None if before is None else before.place)
             if place is None:
                 continue
-            opened = await (self._open(place) if before is not None else self._first(place))
+            opened = await self._first(place, hurry=before is None)
+            if before is not None:
+                self._moved(before, opened)
             if opened is not None:
-                if before is not None:
-                    self._retire(before, moved=True)
                 link = opened
                 self._pool.add(link)
                 self._changed()
                 self._watch(link)
-            elif before is not None:
-                before.over.set()
 
-    async def _first(self, place: Place) -> Link | None:
+    def _moved(self, before: Link, opened: Link | None) -> None:
+        """Another connection has taken the part of `before`, or could not be made: try again."""
+        if opened is None:
+            before.over.set()
+        else:
+            self._retire(before, moved=True)
+
+    async def _first(self, place: Place, hurry: bool) -> Link | None:
         """Connect to `place`, and to others, too, if that takes long; return the first connection.
+
+        Only to `place`, unless there is a `hurry`.
 
         A server that is stopped, or an address of IPv6 that leads nowhere, accepts or says nothing:
         that must not hold up those who wait, if others would answer.
@@ -110,7 +117,7 @@ class Keepers:
                 if another is not None:
                     attempts.add(loop.create_task(self._open(another)))
                 done, _ = await asyncio.wait(
-                    attempts, timeout=self._slow, return_when=asyncio.FIRST_COMPLETED
+                    attempts, timeout=self._slow if hurry else None, return_when=asyncio.FIRST_COMPLETED
                 )
                 for task in done:
                     attempts.discard(task)
