@@ -21,6 +21,7 @@ from support import Math, Patient, Sum, Wait, turns
 
 from amp_asyncio import (
     AMP,
+    ConnectionLost,
     PrivateCertificate,
     connect,
     listen_fds,
@@ -86,6 +87,12 @@ async def running(
     assert {each: signal.getsignal(each) for each in before} == before
 
 
+class Old(AMP):
+    """A peer that knows no extensions."""
+
+    extensions = False
+
+
 def tell(number: int) -> None:
     os.kill(os.getpid(), number)
 
@@ -103,7 +110,7 @@ async def test_it_ends_in_order(number: int, notified: Notified, tmp_path: Path)
         return amps[-1]
 
     async with running(notified, unix_serve(factory, path), grace=0.05) as task:
-        async with unix_connect(path) as amp:
+        async with unix_connect(path, Old) as amp:
             call = amp.callRemote(Wait, name="x")
             await until(lambda: amps and amps[0].started.qsize())
             tell(number)
@@ -321,3 +328,28 @@ def test_messages_to_systemd(
     assert sd_notify("READY=1")
     assert abstract.messages() == ["READY=1"]
     abstract.close()
+
+
+# --- leaving ---
+
+
+async def test_a_server_that_leaves_goes_on_accepting_and_answering() -> None:
+    async with serve(Math, "127.0.0.1", 0) as server:
+        server.health["db"] = True
+        async with connect(server) as amp, connect(server.address, Old) as old:
+            assert await amp.health()
+            assert await amp.health("db")
+            server.leave()
+            # A peer of this package asks no more.
+            with pytest.raises(ConnectionLost, match="the peer takes no new questions") as lost:
+                while True:
+                    await amp.callRemote(Sum, a=13, b=81)
+            assert not lost.value.sent
+            # Any other does, and whoever comes anew gets an answer.
+            for _ in range(3):
+                assert await old.callRemote(Sum, a=13, b=81) == {"total": 94}
+            async with connect(server) as late:
+                assert await late.callRemote(Sum, a=13, b=81) == {"total": 94}
+            for service in (None, "db"):
+                async with connect(server) as check:
+                    assert not await check.health(service)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from ..wire.boxes import COMMAND, AmpBox
 from ..wire.extensions import LEAVE
+from .negotiation import LEAVE as KNOWS
 
 if TYPE_CHECKING:
     from .session import Session
@@ -49,7 +50,7 @@ class Leaving:
 
 def leave(session: Session) -> None:
     """Say that this side asks only from inside responders, as soon as that is so."""
-    if session.leaving is None and session.knows(LEAVE):
+    if session.leaving is None and session.knows(KNOWS):
         session.leaving = Leaving(session)
     if session.leaving is not None:
         session.leaving.say()
@@ -57,7 +58,7 @@ def leave(session: Session) -> None:
 
 def peer_leaves(session: Session) -> None:
     """The peer asks only from inside responders now, and so does this side."""
-    if session.knows(LEAVE):
+    if session.knows(KNOWS):
         session.closing = session.watched = True
         session.calls.update()
         leave(session)
@@ -71,5 +72,5 @@ def peer_leaves(session: Session) -> None:
 def retire(session: Session) -> None:
     """Leave as soon as the peer can be told, and go on answering: it will ask elsewhere."""
     session.retiring = True
-    if session.knows(LEAVE):
+    if session.knows(KNOWS):
         session.refuse_calls()

@@ -941,3 +941,63 @@ async def test_a_timeout_on_a_connection() -> None:
             await client.call(Wait(name="x"), timeout=0.05)
         assert (await client.call(Sum(a=13, b=81), timeout=5)) == {"total": 94}
         amps()[0].let("x")
+
+
+# --- a server that leaves ---
+
+
+async def test_a_server_that_leaves_is_not_asked_any_more() -> None:
+    async with patients(2) as (servers, amps):
+        async with client_of([address_of(each) for each in servers]) as client:
+            call = client.callRemote(Wait, name="x")
+            await until(lambda: amps() and amps()[0].started.qsize())
+            left, other = servers if servers[0].connections else servers[::-1]
+            left.leave()
+            left.leave()
+            assert await client.callRemote(Sum, a=13, b=81) == {"total": 94}
+            await until(lambda: other.connections)
+            for _ in range(20):
+                assert await client.callRemote(Sum, a=13, b=81) == {"total": 94}
+            assert not call.done()
+            assert len(client.connections) == len(other.connections) == 1
+            amp: Any = left.connections[0]
+            amp.let("x")
+            assert await call == {"name": "x"}
+            await until(lambda: not left.connections)
+
+
+async def test_a_restart_fails_no_call() -> None:
+    """One client asks without pause; the server at its only address leaves, and another one listens."""
+    port = free_port()
+    answered = 0
+
+    async def ask(client: Client[Any]) -> None:
+        nonlocal answered
+        while True:
+            assert await client.callRemote(Sum, a=13, b=81) == {"total": 94}
+            answered += 1
+
+    async with client_of(("127.0.0.1", port)) as client:
+        asking = asyncio.ensure_future(ask(client))
+        for _ in range(3):
+            async with serve(Math, "127.0.0.1", port) as server:
+                before = answered
+                await until(lambda before=before: answered > before + 5 or asking.done())  # type: ignore[misc]
+                server.leave()
+                await until(lambda: not client.connections or asking.done())
+        assert not asking.done()
+        asking.cancel()
+        await asyncio.wait([asking])
+
+
+async def test_a_server_that_leaves_while_it_is_connected_to() -> None:
+    async with patients(1) as (servers, _):
+        servers[0].leave()
+
+        async def on_connect(amp: AMP) -> None:
+            await amp.callRemote(Sum, a=1, b=2)
+
+        async with client_of(servers[0], on_connect=on_connect) as client:
+            await until(lambda: servers[0].connections)
+            await turns()
+            assert client.connections == []
