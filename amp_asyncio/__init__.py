@@ -19,7 +19,7 @@ protocol.py     BinaryBoxProtocol: a connection, as people see it
 dispatcher.py   BoxDispatcher: a conversation, as people see it
 amp.py          AMP, the class that people subclass: both of these in one
 interceptors.py a log line for each call, and metrics
-serving.py      the connections of a server
+serving/        a server and the connections that it accepts
 endpoints.py    connect, serve, unix_connect, unix_serve
 running.py      run: a service as a process; what systemd passes and wants to know
 processes.py    spawn and stdio: AMP with child processes

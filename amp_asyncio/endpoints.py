@@ -20,7 +20,9 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeAlias, TypeVar, ov
 from .amp import AMP
 from .errors import shortened
 from .limits import Limits
-from .serving import Acceptor, Server, close_in_time, leave_in_time, listening
+from .serving.acceptor import Acceptor
+from .serving.closing import close_in_time, leave_in_time
+from .serving.server import Server, listening
 from .session.interceptors import Interceptor, checked
 from .transports.adoption import connect_unix
 from .transports.proxied import Networks, networks_of

@@ -19,7 +19,7 @@ from typing import Any
 
 from .endpoints import Opening
 from .logs import logger
-from .serving import Server
+from .serving.server import Server
 
 __all__ = ["listen_fds", "run", "sd_notify"]
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..amp import AMP
 from ..processes import Child, spawn
-from ..serving import leave_in_time
+from ..serving.closing import leave_in_time
 from .addresses import Endpoint, Opened
 from .policy import Backoff
 

@@ -395,9 +395,19 @@ async def test_it_connects_again_and_says_so(caplog: pytest.LogCaptureFixture) -
     assert states == [connected, connecting, connected, connecting, ClientState.CLOSED]
     assert f"<Client of ('127.0.0.1', {port}), connected>" in caplog.text
     assert f"connected to 127.0.0.1:{port}" in caplog.text
-    assert f"the connection to 127.0.0.1:{port} was lost" in caplog.text
+    assert f"leaving 127.0.0.1:{port}" in caplog.text
     assert f"cannot connect to 127.0.0.1:{port}, next attempt in 0.0 s: Connection" in caplog.text
     assert "Traceback" not in caplog.text
+
+
+async def test_a_lost_connection_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "amp_asyncio")
+    async with serve(Math, "127.0.0.1", 0) as server, client_of(server) as client:
+        await client.callRemote(Sum, a=1, b=2)
+        server.connections[0].abort()
+        await until(lambda: not client.connections)
+        host, port = address_of(server)
+        assert f"the connection to {host}:{port} was lost" in caplog.text
 
 
 async def test_an_on_state_that_fails(caplog: pytest.LogCaptureFixture) -> None:

@@ -1,4 +1,4 @@
-"""Serving: the connections that a server has accepted, and those that it could not serve.
+"""Accepting: the connections that a server has accepted, and those that it could not serve.
 
 asyncio does not say that a protocol factory raises or a TLS handshake fails, except in debug mode, and
 the two event loops differ in what becomes of the client. So the handshake is done here, on top of the
@@ -9,49 +9,29 @@ are logged with the client's address. How connections are accepted is in `transp
 from __future__ import annotations
 
 import asyncio
-import inspect
-import logging
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from ssl import SSLContext
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+from typing import Any, cast
 
-from .amp import AMP
-from .commands.definitions import ENDING
-from .composed import connection_of
-from .connection.connection import Connection
-from .connection.ending import close
-from .errors import ConnectionLost
-from .logs import Lines
-from .session.leaving import retire
-from .tls.alerts import Alerts
-from .transports.adoption import refuse_descriptors
-from .transports.cutting import cut
-from .transports.listening import Listener
-from .transports.proxied import Address, Networks, is_trusted, read_header
-from .transports.securing import secured
-from .transports.unix import DescriptorTransport
+from ..amp import AMP
+from ..commands.definitions import ENDING
+from ..composed import connection_of
+from ..connection.connection import Connection
+from ..logs import Lines
+from ..session.leaving import retire
+from ..tls.alerts import Alerts
+from ..transports.cutting import cut
+from ..transports.listening import Listener
+from ..transports.proxied import Address, Networks, is_trusted, read_header
+from ..transports.securing import secured
+from ..transports.unix import DescriptorTransport
+from .closing import close_in_time
 
-if TYPE_CHECKING:
-    from typing_extensions import TypeVar as _TypeVar  # With a default, which typing's has from 3.13.
-
-    _A = _TypeVar("_A", bound=AMP, default=AMP, covariant=True)
-else:
-    _A = TypeVar("_A", covariant=True)
-
-__all__ = ["Acceptor", "Server", "close_in_time", "leave_in_time", "listening"]
-
-logger = logging.getLogger("amp_asyncio")
-
-# How many connections may wait to be accepted, unless it is said: as in asyncio.
-_WAITING = 100
+__all__ = ["Acceptor"]
 
 # The arguments of a server that are about the handshake.
 _TLS_OPTIONS = ("ssl_handshake_timeout", "ssl_shutdown_timeout")
-
-
-# How many seconds it may take to leave a connection after an error.
-_LEAVING = 1.0
 
 
 class Acceptor:
@@ -302,56 +282,6 @@ class Acceptor:
             connection.abort()
 
 
-async def listening(
-    create: Callable[..., Awaitable[asyncio.AbstractServer]],
-    options: dict[str, Any],
-    acceptor: Acceptor,
-    *where: Any,
-) -> Server[Any]:
-    """Return a server of what `acceptor` makes, on sockets that `create` binds."""
-    # The event loop makes no protocol: it only binds the sockets.
-    bound = await create(asyncio.Protocol, *where, **{**options, "start_serving": False})
-    listener = Listener(bound, options.get("backlog", _WAITING), acceptor.take)
-    acceptor.listener = listener
-    if not acceptor.carries:
-        for sock in listener.sockets:
-            refuse_descriptors(sock)
-    if options.get("start_serving", True):
-        try:
-            listener.listen()
-        except OSError:
-            listener.close()
-            raise
-    return Server(listener, acceptor)
-
-
-async def close_in_time(amp: AMP, timeout: float | None = 10.0) -> None:
-    """Close a connection as its class does it, but within `timeout` seconds whatever the class does."""
-    connection = connection_of(amp)
-    if type(amp).close is AMP.close:
-        await close(connection, timeout)
-        return
-    try:
-        async with asyncio.timeout(timeout):
-            closing: Any = amp.close()
-            if inspect.isawaitable(closing):
-                await closing
-                await connection.wait_closed()
-    except Exception as error:
-        if not isinstance(error, TimeoutError):
-            logger.exception("%r: close() failed", connection)
-    finally:
-        connection.abort()
-    await connection.wait_closed()
-
-
-async def leave_in_time(amp: AMP) -> None:
-    """Close a connection whose user has failed: give up its questions, and take a second at most."""
-    session: Any = amp.__amp__
-    session.calls.give_up(ConnectionLost("the connection was left while this question was open"))
-    await close_in_time(amp, _LEAVING)
-
-
 class _Kept(asyncio.Protocol):
     """Keeps what comes before there is a protocol for it; `seen_as` is what a proxy says."""
 
@@ -402,101 +332,3 @@ class _Refusal(asyncio.Protocol):
             peer = transport.get_extra_info("peername")
             self._lines.error("no protocol could be made for %r", peer, error=self._error)
         cut(cast(asyncio.Transport, transport))
-
-
-class Server(Generic[_A]):
-    """A server that listens, and the connections that it has accepted; `serve` makes one."""
-
-    def __init__(self, listener: Listener, acceptor: Acceptor) -> None:
-        self._listener = listener
-        self._acceptor = acceptor
-
-    @property
-    def sockets(self) -> tuple[Any, ...]:
-        """The sockets that it listens on; none once it is closed."""
-        return self._listener.sockets
-
-    @property
-    def connections(self) -> list[_A]:
-        """The connections that are open now, each an instance of what is served."""
-        return [each.owner for each in self._acceptor.connections if each.transport is not None]
-
-    @property
-    def address(self) -> tuple[str, int] | str | bytes:
-        """Where `connect` finds it: a host and a port, or the path of a UNIX socket.
-
-        If it listens on several addresses, this is the first one. If it listens on all addresses of the
-        machine, the host is that of the machine itself. Raises `RuntimeError` once it is closed.
-        """
-        if not self.sockets:
-            raise RuntimeError("the server is closed")
-        name: Any = self.sockets[0].getsockname()
-        if isinstance(name, str | bytes):
-            return name
-        host, port, *_ = name
-        everywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}
-        return str(everywhere.get(host, host)), port
-
-    @property
-    def health(self) -> dict[str, bool]:
-        """Whether each service is served, by its name, for those who ask with `AMP.health`.
-
-        Who asks without a name learns whether all of them are.
-        """
-        return self._acceptor.health
-
-    @property
-    def ssl(self) -> SSLContext | None:
-        """What TLS handshakes are done with; None for connections in the clear.
-
-        A new one, such as one with a new certificate, is used for those who connect from then on.
-        """
-        return self._acceptor.context
-
-    @ssl.setter
-    def ssl(self, context: SSLContext) -> None:
-        if self._acceptor.context is None or not isinstance(context, SSLContext):
-            raise TypeError(
-                "Server.ssl: only an ssl.SSLContext can replace another one; serve(..., ssl=...) says "
-                f"whether there is TLS at all, not {context!r}"
-            )
-        self._acceptor.context = context
-
-    def leave(self) -> None:
-        """Say that this server will soon be closed, and go on accepting and answering.
-
-        Who asks with `AMP.health` learns that it does not serve. The connections to peers of this
-        package are left: no side asks any more, except from inside responders, so a `Client` asks
-        elsewhere. Everybody else is served as before.
-        """
-        self._acceptor.leave()
-
-    def __repr__(self) -> str:
-        names = ", ".join(repr(each.getsockname()) for each in self.sockets)
-        where = f"on {names}" if names else "closed"
-        return f"<Server {where}, connections: {len(self.connections)}>"
-
-    async def serve_forever(self) -> None:
-        """Listen, if that has not begun, until cancelled; then close as `close` does.
-
-        Raises `RuntimeError` if the server is closed.
-        """
-        if self._acceptor.closed:
-            raise RuntimeError("the server is closed; serve again to make another one")
-        self._listener.listen()
-        try:
-            await asyncio.get_running_loop().create_future()
-        finally:
-            await self.close()
-
-    async def close(self, timeout: float | None = 10.0) -> None:
-        """Listen no more, close every connection as `AMP.close` does, return when all are gone.
-
-        `timeout` is in seconds, as there. Cancelling it aborts the connections that are left.
-        """
-        self._acceptor.closed = True
-        self._listener.close()
-        try:
-            await self._acceptor.close(timeout)
-        finally:
-            self._acceptor.abort()
