@@ -62,6 +62,7 @@ class Endpoint(Protocol):
 
     async def open(self, make: Callable[[], AMP]) -> Opened:
         """Open a connection of what `make` makes."""
+        ...
 
 
 class Source(Protocol):
@@ -82,6 +83,7 @@ class Source(Protocol):
 
     async def endpoints(self) -> Sequence[Endpoint]:
         """Return those that there are now."""
+        ...
 
 
 class _Connection:
@@ -156,8 +158,8 @@ def addresses_of(target: Any) -> Callable[[], Awaitable[Iterable[Address]]] | li
             raise ValueError("Client(addresses): there is no address in the list")
         return list(target)
     if callable(target):
-        resolver: Resolver = target
-        return resolver
+        resolver: Any = target
+        return resolver  # type: ignore[no-any-return]
     raise TypeError(
         "Client(address) takes an address, a list of addresses, an async function that returns one, or "
         f"a Server, not {target!r}; {_NEEDED}"
@@ -245,7 +247,7 @@ async def _looked_up(endpoint: _Port | _Path) -> Sequence[_Port | _Path]:
     return [_Port(host, endpoint.port, endpoint.name, endpoint.how) for host in hosts]
 
 
-def _host(address: tuple[Any, ...]) -> str:
+def _host(address: Sequence[Any]) -> str:
     """Return the host of a socket's address, with its scope if it has one."""
     host: str = address[0]
     return f"{host}%{address[3]}" if address[3:] and address[3] and "%" not in host else host

@@ -188,7 +188,8 @@ class Client(Generic[_A]):
         def ask(amp: AMP, left: float | None) -> asyncio.Future[Any]:
             return AMP.callRemote(amp, commandType, *a, **kw)
 
-        return self._ask(commandType, ask, link, None)
+        command: Any = commandType
+        return self._ask(command, ask, link, None)
 
     def _pick(self, command: Any) -> Link | None:
         """Return the connection that is to be asked, or None if there is none now."""

@@ -143,16 +143,16 @@ class Keepers:
     async def _open(self, place: Place) -> Link | None:
         """Return a connection that is ready to be used, or None if that failed."""
         places, loop = self._directory.places, asyncio.get_running_loop()
-        opened: Opened | None = None
+        opened: Opened | None = None  # What is to be closed if it does not get ready.
         done = False
         try:
             async with asyncio.timeout(self._timeout):
-                opened = await place.endpoint.open(self._make)
+                opened = ready = await place.endpoint.open(self._make)
                 if self._on_connect is not None:
-                    result = self._on_connect(opened.amp)
+                    result = self._on_connect(ready.amp)
                     if inspect.isawaitable(result):
                         await result
-            link = Link(opened, place, loop.time(), self._worn)
+            link = Link(ready, place, loop.time(), self._worn)
             if not link.may_be_asked:
                 raise ConnectionLost("the connection was lost before it was used")
             places.connected(place)

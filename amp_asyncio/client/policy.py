@@ -70,7 +70,7 @@ class Place:
     """
 
     def __init__(self, endpoint: Any) -> None:
-        self.endpoint = endpoint
+        self.endpoint: Any = endpoint
         self.used = self.trying = self.failures = 0
         self.due = 0.0
         self.gone = False

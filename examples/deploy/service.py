@@ -48,7 +48,7 @@ async def main(options: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description="A service that runs on many machines.")
     parser.add_argument("--listen", default="127.0.0.1:7001", help="HOST:PORT")
     parser.add_argument("--certificate", help="a PEM file with a certificate and its key")
     parser.add_argument("--proxies", nargs="*", default=[], help="networks of load balancers")
