@@ -110,6 +110,8 @@ class Keepers:
         that must not hold up those who wait, if others would answer.
         """
         loop, places = asyncio.get_running_loop(), self._directory.places
+        if not hurry or len(places) < 2:
+            return await self._open(place)
         attempts: set[asyncio.Task[Link | None]] = set()
         another: Place | None = place
         try:
@@ -117,7 +119,7 @@ class Keepers:
                 if another is not None:
                     attempts.add(loop.create_task(self._open(another)))
                 done, _ = await asyncio.wait(
-                    attempts, timeout=self._slow if hurry else None, return_when=asyncio.FIRST_COMPLETED
+                    attempts, timeout=self._slow, return_when=asyncio.FIRST_COMPLETED
                 )
                 for task in done:
                     attempts.discard(task)
