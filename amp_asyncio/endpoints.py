@@ -8,19 +8,20 @@ closes its connections too, and the log says which client could not be served, a
 from __future__ import annotations
 
 import asyncio
-import re
 import warnings
-from collections.abc import Awaitable, Callable, Container, Generator, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
 from functools import partial
 from os import PathLike, fspath
 from ssl import SSLContext
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeAlias, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, overload
 
 from .amp import AMP
 from .errors import shortened
 from .limits import Limits
-from .serving.acceptor import Acceptor
+from .serving.acceptor import Acceptor, limited
+from .serving.addresses import Address, is_address, resolved
+from .serving.checks import check_address, check_argument, check_client, check_server
 from .serving.closing import close_in_time, leave_in_time
 from .serving.server import Server, listening
 from .session.interceptors import Interceptor, checked
@@ -30,25 +31,13 @@ from .transports.proxied import Networks, networks_of
 __all__ = [
     "Opening",
     "Server",
-    "check_argument",
-    "check_factory",
-    "check_limits",
-    "close_in_time",
     "connect",
-    "leave_in_time",
-    "limited",
-    "parsed_address",
     "serve",
     "unix_connect",
     "unix_serve",
 ]
 
 _A = TypeVar("_A", bound=AMP)
-
-#: Where a server is: see `connect`.
-Address: TypeAlias = (
-    Server[Any] | tuple[str, int] | tuple[str, int, int, int] | str | bytes | PathLike[str]
-)
 
 
 class _Closable(Protocol):
@@ -130,97 +119,12 @@ class Opening(Generic[_C]):
             _warn(f"{self._call} was never awaited: {self._advice()}", RuntimeWarning, stacklevel=2)
 
 
-# --- what was passed in ---
-
-
-def check_argument(signature: str, name: str, value: object, *kinds: type, needed: str) -> None:
-    """Raise `TypeError` unless the argument `name` is None or of one of these kinds."""
-    if value is not None and not isinstance(value, kinds):
-        raise TypeError(f"{signature}: {name} must be {needed}, not {value!r}")
-
-
-def check_factory(signature: str, factory: object) -> None:
-    """Raise `TypeError` unless `factory` may be what makes an AMP for each connection."""
-    if issubclass(factory, AMP) if isinstance(factory, type) else callable(factory):
-        return
-    hint = "; each connection needs its own: pass the class" if isinstance(factory, AMP) else ""
-    raise TypeError(
-        f"{signature}: protocol_factory must be a subclass of AMP, or a function that returns an "
-        f"instance, not {factory!r}{hint}"
-    )
-
-
-def check_limits(signature: str, limits: object) -> None:
-    """Raise `TypeError` unless these are limits, or None."""
-    check_argument(signature, "limits", limits, Limits, needed="a Limits(...)")
-
-
-def _check_client(
-    signature: str, factory: object, limits: object, ssl: object, options: Container[str]
-) -> None:
-    check_factory(signature, factory)
-    check_limits(signature, limits)
-    _check_ssl(signature, ssl, SSLContext, bool, server_side=False)
-    if "timeout" in options:
-        name = signature.partition("(")[0]
-        raise TypeError(
-            f'{name}() has no timeout: await it inside of "async with asyncio.timeout(...):"'
-        )
-
-
-def _check_server(
-    signature: str,
-    factory: object,
-    limits: object,
-    ssl: object,
-    most: object,
-    options: Container[str],
-) -> None:
-    check_factory(signature, factory)
-    check_limits(signature, limits)
-    _check_ssl(signature, ssl, SSLContext, server_side=True)
-    check_argument(signature, "max_connections", most, int, needed="an int")
-    if isinstance(most, int) and most < 1:
-        raise ValueError(f"{signature}: max_connections must be positive, not {most!r}")
-    if "timeout" in options:
-        name = signature.partition("(")[0]
-        raise TypeError(f"{name}() has no timeout: those of its connections are in Limits(...)")
-
-
-def _check_ssl(signature: str, ssl: object, *kinds: type, server_side: bool) -> None:
-    needed = "an ssl.SSLContext"
-    if hasattr(ssl, "ssl_context"):  # A PrivateCertificate.
-        needed += f", such as certificate.ssl_context(server_side={server_side})"
-    check_argument(signature, "ssl", ssl, *kinds, needed=needed)
-
-
-def _check_address(signature: str, host: object, port: object, *kinds: type) -> None:
-    check_argument(signature, "host", host, str, bytes, *kinds, needed="a str")
-    check_argument(signature, "port", port, int, str, needed="an int")
-
-
 def _call(name: str, *arguments: object) -> str:
     """Return a call as text, without the arguments that are None."""
     given = [
         getattr(each, "__qualname__", None) or shortened(each) for each in arguments if each is not None
     ]
     return f"{name}({', '.join(given)})"
-
-
-def limited(
-    protocol_factory: Callable[[], _A],
-    limits: Limits | None,
-    interceptors: Sequence[Interceptor] = (),
-) -> _A:
-    """Return what `protocol_factory` makes, with these limits if any are given, and interceptors."""
-    amp = protocol_factory()
-    if not isinstance(amp, AMP):
-        raise TypeError(f"{protocol_factory!r} returned {amp!r}, which is not an AMP")
-    if limits is not None:
-        amp.limits = limits
-    if interceptors:
-        amp.__amp__.around = tuple(interceptors)
-    return amp
 
 
 def _acceptor(
@@ -308,22 +212,22 @@ def connect(  # type: ignore[misc]  # The names of an address are its own.
     connection behind.
     """
     signature = "connect(host, port, protocol_factory)"
-    if _is_address(host, port):
+    if is_address(host, port):
         if port is not None:
             if protocol_factory is not None:
                 raise TypeError(
                     "connect(address, protocol_factory) takes no port: it is in the address"
                 )
             port, protocol_factory = None, port
-        host, port = parsed_address(host)
+        host, port = resolved(host)
         if port is None:
             factory = AMP if protocol_factory is None else protocol_factory
             return unix_connect(
                 host, factory, ssl=ssl, limits=limits, interceptors=interceptors, **options
             )
     protocol_factory = AMP if protocol_factory is None else protocol_factory
-    _check_address(signature, host, port)
-    _check_client(signature, protocol_factory, limits, ssl, options)
+    check_address(signature, host, port)
+    check_client(signature, protocol_factory, limits, ssl, options)
     interceptors = checked(interceptors, f"{signature}: interceptors")
 
     async def open_it() -> AMP:
@@ -334,35 +238,6 @@ def connect(  # type: ignore[misc]  # The names of an address are its own.
         return amp
 
     return Opening(_call("connect", host, port), "amp", open_it, close_in_time, leave_in_time)
-
-
-def _is_address(host: object, port: object) -> bool:
-    """Return whether `host` is a whole address, with a protocol factory after it or nothing."""
-    if isinstance(host, Server | tuple | list | PathLike):
-        return True
-    if port is not None and not (callable(port) and isinstance(host, str | bytes)):
-        return False
-    if isinstance(host, bytes):
-        return True
-    return isinstance(host, str) and ("/" in host or _HOST_AND_PORT.fullmatch(host) is not None)
-
-
-# A name or an address, in brackets where it has colons itself, and a port.
-_HOST_AND_PORT = re.compile(r"(?:([^:\[\]/]*)|\[([^\[\]/]*)\]):(\d+)")
-
-
-def parsed_address(address: Any) -> tuple[Any, int | None]:
-    """Return the host and the port of an address, or the path of a UNIX socket and None."""
-    if isinstance(address, Server):
-        address = address.address
-    if isinstance(address, str) and (found := _HOST_AND_PORT.fullmatch(address)):
-        host, in_brackets, port = found.groups()
-        return host or in_brackets or None, int(port)
-    if isinstance(address, tuple | list):
-        if len(address) < 2:
-            raise TypeError(f"connect(address): an address is (host, port), not {address!r}")
-        return address[0], address[1]  # `getsockname` of IPv6 has more, which the host says as well.
-    return address, None
 
 
 @overload
@@ -400,7 +275,7 @@ def unix_connect(
     """
     signature = "unix_connect(path, protocol_factory)"
     check_argument(signature, "path", path, str, bytes, PathLike, needed="a path")
-    _check_client(signature, protocol_factory, limits, ssl, options)
+    check_client(signature, protocol_factory, limits, ssl, options)
     interceptors = checked(interceptors, f"{signature}: interceptors")
 
     async def open_it() -> AMP:
@@ -447,9 +322,9 @@ def serve(
     listen.
     """
     signature = "serve(protocol_factory, host, port)"
-    _check_server(signature, protocol_factory, limits, ssl, max_connections, options)
+    check_server(signature, protocol_factory, limits, ssl, max_connections, options)
     interceptors = checked(interceptors, f"{signature}: interceptors")
-    _check_address(signature, host, port, Sequence)
+    check_address(signature, host, port, Sequence)
     proxies = networks_of(trusted_proxies)
 
     async def open_it() -> Server[_A]:
@@ -478,7 +353,7 @@ def unix_serve(
     descriptors: see `Descriptor`.
     """
     signature = "unix_serve(protocol_factory, path)"
-    _check_server(signature, protocol_factory, limits, ssl, max_connections, options)
+    check_server(signature, protocol_factory, limits, ssl, max_connections, options)
     interceptors = checked(interceptors, f"{signature}: interceptors")
     check_argument(signature, "path", path, str, bytes, PathLike, needed="a path")
 

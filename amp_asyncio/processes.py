@@ -22,15 +22,11 @@ from typing import IO, Any, Generic, TypeVar, cast, overload
 
 from .amp import AMP
 from .composed import connection_of
-from .endpoints import (
-    Opening,
-    check_factory,
-    check_limits,
-    close_in_time,
-    leave_in_time,
-    limited,
-)
+from .endpoints import Opening
 from .limits import Limits
+from .serving.acceptor import limited
+from .serving.checks import check_factory, check_limits
+from .serving.closing import close_in_time, leave_in_time
 from .transports.pipes import PipeTransport, unbroken
 from .transports.programs import (
     Output,

@@ -16,15 +16,10 @@ from os import PathLike, fsdecode
 from typing import Any, Protocol, TypeAlias
 
 from ..amp import AMP
-from ..endpoints import (
-    Address,
-    Server,
-    close_in_time,
-    connect,
-    leave_in_time,
-    parsed_address,
-    unix_connect,
-)
+from ..endpoints import connect, unix_connect
+from ..serving.addresses import Address, resolved
+from ..serving.closing import close_in_time, leave_in_time
+from ..serving.server import Server
 from .policy import Backoff
 
 __all__ = ["Address", "Endpoint", "Opened", "Resolver", "Source", "addresses_of", "source_of"]
@@ -218,7 +213,7 @@ class _Addresses:
                 host = _host(address)
                 return _Port(host, port, host, self._how)
             case str() | bytes() | PathLike() if address:
-                found, number = parsed_address(address)
+                found, number = resolved(address)
                 if number is None and (not isinstance(address, str) or "/" in address):
                     return _Path(fsdecode(address), self._how)
                 if number is not None and found:

@@ -13,9 +13,10 @@ from typing import Any, Generic, ParamSpec, Self, TypeVar, overload
 from ..amp import AMP
 from ..commands.command import Command, CommandType, not_a_question, question_of
 from ..commands.exchange import DescriptorSchema
-from ..endpoints import check_factory, check_limits, limited
 from ..limits import Limits
 from ..logs import logger
+from ..serving.acceptor import limited
+from ..serving.checks import check_factory, check_limits
 from ..session.changes import ChangingCommand
 from ..session.interceptors import Interceptor, checked
 from ..session.outbox import Outbox

@@ -10,15 +10,17 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from ssl import SSLContext
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from ..amp import AMP
 from ..commands.definitions import ENDING
 from ..composed import connection_of
 from ..connection.connection import Connection
+from ..limits import Limits
 from ..logs import Lines
+from ..session.interceptors import Interceptor
 from ..session.leaving import retire
 from ..tls.alerts import Alerts
 from ..transports.cutting import cut
@@ -28,7 +30,9 @@ from ..transports.securing import secured
 from ..transports.unix import DescriptorTransport
 from .closing import close_in_time
 
-__all__ = ["Acceptor"]
+__all__ = ["Acceptor", "limited"]
+
+_A = TypeVar("_A", bound=AMP)
 
 # The arguments of a server that are about the handshake.
 _TLS_OPTIONS = ("ssl_handshake_timeout", "ssl_shutdown_timeout")
@@ -280,6 +284,22 @@ class Acceptor:
             shaking.cancel()
         for connection in list(self.connections):
             connection.abort()
+
+
+def limited(
+    protocol_factory: Callable[[], _A],
+    limits: Limits | None,
+    interceptors: Sequence[Interceptor] = (),
+) -> _A:
+    """Return what `protocol_factory` makes, with these limits if any are given, and interceptors."""
+    amp = protocol_factory()
+    if not isinstance(amp, AMP):
+        raise TypeError(f"{protocol_factory!r} returned {amp!r}, which is not an AMP")
+    if limits is not None:
+        amp.limits = limits
+    if interceptors:
+        amp.__amp__.around = tuple(interceptors)
+    return amp
 
 
 class _Kept(asyncio.Protocol):
