@@ -51,35 +51,30 @@ async def run(
         if not isinstance(service, Opening):
             raise TypeError(f"run() takes what serve(...) returns, not {service!r}")
     stop = asyncio.Event()
-    signals: dict[int, Callable[[], None]] = {}
+    servers: list[Server[Any]] = []
+    reloading = _Reloading(servers, reload)
+    signals: dict[int, Callable[[], None]] = {signal.SIGTERM: stop.set, signal.SIGINT: stop.set}
+    if reload is not None:
+        signals[signal.SIGHUP] = reloading.begin
     async with AsyncExitStack() as stack:
-        servers = [await stack.enter_async_context(service) for service in services]
-        reloading = _Reloading(servers, reload)
-        if reload is not None:
-            signals[signal.SIGHUP] = reloading.begin
-        asked = _asked_to_stop(stop)
-        signals |= {signal.SIGTERM: asked, signal.SIGINT: asked}
-        with _handled(signals):
-            try:
-                sd_notify("READY=1")
+        # Before it listens: whoever sees that may send a signal.
+        stack.enter_context(_handled(signals))
+        stack.push_async_callback(reloading.close)
+        for service in services:
+            servers.append(await stack.enter_async_context(service))
+        sd_notify("READY=1")
+        await stop.wait()
+        stop.clear()
+        logger.info("ending in %s s: %s", grace, ", ".join(map(repr, servers)))
+        sd_notify("STOPPING=1")
+        for server in servers:
+            server.leave()
+        try:
+            async with asyncio.timeout(grace):
                 await stop.wait()
-                stop.clear()
-                logger.info("ending in %s s: %s", grace, ", ".join(map(repr, servers)))
-                sd_notify("STOPPING=1")
-                for server in servers:
-                    server.leave()
-                try:
-                    async with asyncio.timeout(grace):
-                        await stop.wait()
-                except TimeoutError:
-                    pass
-                await asyncio.gather(*(server.close(timeout) for server in servers))
-            finally:
-                await reloading.close()
-
-
-def _asked_to_stop(stop: asyncio.Event) -> Callable[[], None]:
-    return stop.set
+        except TimeoutError:
+            pass
+        await asyncio.gather(*(server.close(timeout) for server in servers))
 
 
 @contextmanager
