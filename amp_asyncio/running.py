@@ -61,7 +61,7 @@ async def run(
         stack.enter_context(_handled(signals))
         stack.push_async_callback(reloading.close)
         for service in services:
-            servers.append(await stack.enter_async_context(service))
+            servers.append(await stack.enter_async_context(service))  # noqa: PERF401 (the signals use the list)
         sd_notify("READY=1")
         await stop.wait()
         stop.clear()
