@@ -7,6 +7,7 @@ a line about each: `{"result": ...}` or `{"failure": traceback}`. It exits when 
     ["accept"]             go on with the connection that was made to it next
     ["connect", ENDPOINT]  go on with a connection that it makes itself
     ["play", NAME, ...]    play a scenario on it, with these arguments
+    ["errors"]             say how many errors were logged since it was last asked
 """
 
 from __future__ import annotations
@@ -22,13 +23,21 @@ from twisted.internet.protocol import Factory
 from twisted.internet.stdio import StandardIO
 from twisted.internet.task import react
 from twisted.protocols.basic import LineReceiver
+from twisted.python import log
 from twisted.python.failure import Failure
 
 from . import scenarios
 from .definitions import Peer
 
 
-class AcceptedPeer(Peer):
+class Speaking(Peer):
+    """Also answers with whole boxes: a kind of responder that has no schema."""
+
+    def amp_ECHO(self, box: Any) -> Any:
+        return box
+
+
+class AcceptedPeer(Speaking):
     accepted: DeferredQueue[AcceptedPeer] = DeferredQueue()
 
     def connectionMade(self) -> None:
@@ -38,7 +47,7 @@ class AcceptedPeer(Peer):
 
 class Orders(LineReceiver):
     delimiter = b"\n"
-    peer: Peer
+    peer: Speaking
 
     def __init__(self, reactor: Any, port: int) -> None:
         self.reactor = reactor
@@ -66,7 +75,14 @@ class Orders(LineReceiver):
         self.peer = await AcceptedPeer.accepted.get()
 
     async def order_connect(self, endpoint: str) -> None:
-        self.peer = await clientFromString(self.reactor, endpoint).connect(Factory.forProtocol(Peer))
+        self.peer = await clientFromString(self.reactor, endpoint).connect(
+            Factory.forProtocol(Speaking)
+        )
+
+    async def order_errors(self) -> int:
+        count = len(errors)
+        errors.clear()
+        return count
 
     async def order_play(self, name: str, *arguments: Any) -> Any:
         return await getattr(scenarios, name)(self.peer, *arguments)
@@ -75,7 +91,16 @@ class Orders(LineReceiver):
         self.ended.callback(None)
 
 
+errors: list[dict[str, Any]] = []
+
+
+def observe(event: dict[str, Any]) -> None:
+    if event.get("isError"):
+        errors.append(event)
+
+
 async def main(reactor: Any, path: str) -> None:
+    log.addObserver(observe)
     factory = Factory.forProtocol(AcceptedPeer)
     listening = await serverFromString(reactor, "tcp:0:interface=127.0.0.1").listen(factory)
     await serverFromString(reactor, f"unix:{path}").listen(factory)
