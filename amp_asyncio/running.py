@@ -23,8 +23,8 @@ from .serving.server import Server
 
 __all__ = ["listen_fds", "run", "sd_notify"]
 
-# The first descriptor that systemd passes.
-_FIRST = 3
+#: The first descriptor that systemd passes.
+LISTEN_FDS_START = 3
 
 
 async def run(
@@ -143,7 +143,9 @@ def listen_fds(name: str | None = None) -> list[socket.socket]:
     names = os.environ.get("LISTEN_FDNAMES", "").split(":")
     names += [""] * (count - len(names))
     found = []
-    for descriptor, its_name in zip(range(_FIRST, _FIRST + count), names, strict=False):
+    for descriptor, its_name in zip(
+        range(LISTEN_FDS_START, LISTEN_FDS_START + count), names, strict=False
+    ):
         if name is None or name == its_name:
             sock = socket.socket(fileno=descriptor)
             sock.set_inheritable(False)

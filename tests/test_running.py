@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import os
 import signal
 import socket
@@ -137,7 +136,11 @@ def _listens(path: Path) -> bool:
 
 
 async def test_a_second_signal_ends_it_at_once(notified: Notified) -> None:
-    async with running(notified, serve(Math, "127.0.0.1", 0), grace=1_000):
+    reloaded = asyncio.Event()
+    service = serve(Math, "127.0.0.1", 0)
+    async with running(notified, service, grace=1_000, reload=reloaded.set):
+        tell(signal.SIGHUP)
+        await reloaded.wait()
         tell(signal.SIGTERM)
         await turns()
         tell(signal.SIGTERM)
@@ -260,51 +263,35 @@ async def test_what_cannot_take_the_place_of_a_context() -> None:
 # --- systemd ---
 
 
-ACTIVATED = """
-import os, sys
-os.environ["LISTEN_PID"] = str(os.getpid())
-from amp_asyncio import listen_fds
-def show(*names):
-    for sock in listen_fds(*names):
-        print(*names, sock.getsockname().rpartition("/")[2], sock.get_inheritable())
-        sock.detach()
-show()
-show("two")
-show("three")
-os.environ["LISTEN_FDNAMES"] = "one"
-show("one")
-show("")
-"""
+def test_sockets_of_systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """(`deploy/test_engines.py` has a program that systemd's own tool starts.)"""
+    monkeypatch.setenv("LISTEN_PID", str(os.getpid()))
+    monkeypatch.setenv("LISTEN_FDS", "2")
 
+    def found(*names: str) -> list[str]:
+        sockets = listen_fds(*names)
+        assert not any(sock.get_inheritable() for sock in sockets)
+        names_found = [os.path.basename(sock.getsockname()) for sock in sockets]
+        for sock in sockets:
+            sock.detach()
+        return names_found
 
-def test_sockets_of_systemd(tmp_path: Path) -> None:
-    environment = {**os.environ, "LISTEN_FDS": "2", "LISTEN_FDNAMES": "one:two"}
     with contextlib.ExitStack() as stack:
-        passed = []
-        for each in "ab":
+        start = 200
+        for at, each in enumerate("ab"):
             sock = stack.enter_context(socket.socket(socket.AF_UNIX))
             sock.bind(str(tmp_path / each))
-            # High ones, so that none is in the way of another.
-            passed.append(fcntl.fcntl(sock, fcntl.F_DUPFD, 100))
-            stack.callback(os.close, passed[-1])
-        moves = "; ".join(f"os.dup2({number}, {3 + at})" for at, number in enumerate(passed))
-        code = f"import os; {moves}\n{ACTIVATED}"
-        done = subprocess.run(
-            [sys.executable, "-c", code],
-            env=environment,
-            pass_fds=passed,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-    assert done.stdout.split("\n") == [
-        "a False",
-        "b False",
-        "two b False",
-        "one a False",
-        " b False",
-        "",
-    ]
+            os.dup2(sock.fileno(), start + at)
+            stack.callback(os.close, start + at)
+        monkeypatch.setattr("amp_asyncio.running.LISTEN_FDS_START", start)
+        assert found() == ["a", "b"]
+        monkeypatch.setenv("LISTEN_FDNAMES", "one:two")
+        assert found() == ["a", "b"]
+        assert found("two") == ["b"]
+        assert found("three") == []
+        monkeypatch.setenv("LISTEN_FDNAMES", "one")
+        assert found("one") == ["a"]
+        assert found("") == ["b"]
 
 
 def test_sockets_that_are_for_another_process(monkeypatch: pytest.MonkeyPatch) -> None:
