@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import socket
@@ -791,11 +792,20 @@ async def test_close_at_each_moment(where: str, used: str) -> None:
         if where == "logging in":
             await never.wait()
 
-    async with serve(Math, "127.0.0.1", 0) as server:
+    with contextlib.ExitStack() as stack:
+        silent = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        server = await serve(Math, "127.0.0.1", 0)
         before = open_descriptors()
-        targets: dict[str, Any] = {"resolving": resolver, "absent": ("127.0.0.1", free_port())}
+        targets: dict[str, Any] = {
+            "resolving": resolver,
+            "absent": ("127.0.0.1", free_port()),
+            "silent": silent.getsockname(),  # It never accepts, and the kernel does: TLS hangs.
+        }
+        options: dict[str, Any] = {"on_connect": on_connect, "connections": 2}
+        if where == "silent":
+            options["ssl"] = ssl.create_default_context()
         for moment in range(12):
-            client = client_of(targets.get(where, server), on_connect=on_connect, connections=2)
+            client = client_of(targets.get(where, server), **options)
             call: Any = None
             if used == "asking":
                 call = client.callRemote(Sum, a=1, b=2)
@@ -815,6 +825,7 @@ async def test_close_at_each_moment(where: str, used: str) -> None:
         await until(lambda: not server.connections)
         await turns()
         assert open_descriptors() == before
+        await server.close()
 
 
 async def test_close_lets_open_calls_finish() -> None:
