@@ -256,3 +256,5 @@ async def test_a_peer_that_was_stopped(sending: bool) -> None:
             with suppress(ProcessLookupError):
                 process.kill()
             await process.communicate()
+
+
