@@ -17,6 +17,9 @@ __all__ = ["Backoff", "Budget", "Place", "Places", "fewest"]
 # 2.0 to this power is more than any limit, and no overflow.
 _MOST_DOUBLINGS = 60
 
+# Connections that were closed in order, but early, count as so many failures at most.
+_LEAVES = 3
+
 
 @dataclass(frozen=True, kw_only=True)
 class Backoff:
@@ -167,7 +170,13 @@ class Places:
         place.used -= 1
         steady = lived >= self._backoff.steady
         failures = 0 if steady else place.failures
-        return self._postpone(place, now, failures if steady and in_order else failures + 1)
+        if not in_order:
+            failures += 1
+        elif not steady:
+            # A load balancer may lead to the server that is about to end for a while, and to the next
+            # one that is restarted after that: this is no reason to wait for long.
+            failures = max(failures, min(failures + 1, _LEAVES))
+        return self._postpone(place, now, failures)
 
     def moved(self, place: Place, now: float, lived: float) -> None:
         """A connection was closed because another one has taken its part."""
