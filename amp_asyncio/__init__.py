@@ -48,6 +48,7 @@ from .commands.command import PROTOCOL_ERRORS, Command
 from .commands.large import BigString, BigUnicode
 from .commands.lists import AmpList, ListOf
 from .commands.schemas import python_name
+from .commands.streams import Stream, StreamCommand
 from .dispatcher import BoxDispatcher
 from .endpoints import Server, connect, serve, unix_connect, unix_serve
 from .errors import (
@@ -66,7 +67,10 @@ from .errors import (
     PeerVerifyError,
     ProtocolSwitched,
     RemoteAmpError,
+    StreamEnded,
+    StreamsUnsupported,
     TooLong,
+    TooManyStreams,
     UnhandledCommand,
     UnknownRemoteError,
 )
@@ -184,8 +188,13 @@ __all__ = [
     "Server",
     "SimpleStringLocator",
     "StartTLS",
+    "Stream",
+    "StreamCommand",
+    "StreamEnded",
+    "StreamsUnsupported",
     "String",
     "TooLong",
+    "TooManyStreams",
     "UnhandledCommand",
     "Unicode",
     "UnknownRemoteError",

@@ -8,9 +8,10 @@ from typing import Any, ParamSpec, TypeVar, overload
 
 from .commands.command import Command, CommandType, not_a_question, question_of
 from .commands.definitions import ByName
+from .commands.streams import Stream, StreamCommand
 from .composed import Composed
 from .errors import ConnectionLost, NotServing, ProtocolSwitched, shortened
-from .session.asking import ask, ask_description, ask_health
+from .session.asking import ask, ask_description, ask_health, stream
 from .session.describing import read_description
 from .session.interceptors import Interceptor, checked
 from .session.locators import ResponderLocator
@@ -23,6 +24,8 @@ _BY_NAME = ByName()
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
+_In = TypeVar("_In")
+_Out = TypeVar("_Out")
 
 
 class BoxDispatcher(Composed):
@@ -177,6 +180,20 @@ class BoxDispatcher(Composed):
             raise TypeError(
                 f"callRemoteString({name!r}, ...) takes bytes for arguments, not {shortened(wrong)}"
             ) from error
+
+    def stream(
+        self,
+        question: StreamCommand[_In, _Out, _R],
+        *,
+        timeout: float | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> Stream[_In, _Out, _R]:
+        """Return a stream of `question`, which is asked when the stream is opened: see `Stream`.
+
+        The stream ends after `timeout` seconds, which count from when it is opened; `metadata` goes
+        along as with `call`.
+        """
+        return stream(self.__amp__, question, timeout, metadata)
 
     async def health(self, service: str | None = None, *, timeout: float | None = None) -> bool:
         """Ask whether the peer serves, or serves this service; see `Server.health`.

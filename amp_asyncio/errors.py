@@ -27,7 +27,10 @@ __all__ = [
     "PeerVerifyError",
     "ProtocolSwitched",
     "RemoteAmpError",
+    "StreamEnded",
+    "StreamsUnsupported",
     "TooLong",
+    "TooManyStreams",
     "UnhandledCommand",
     "UnknownRemoteError",
 ]
@@ -250,6 +253,18 @@ class UnknownRemoteError(RemoteAmpError):
 
 class UnhandledCommand(AmpError):
     """The peer has no responder for the command."""
+
+
+class StreamsUnsupported(AmpError):
+    """The peer does not know streams, or has no stream of that name."""
+
+
+class StreamEnded(AmpError):
+    """The peer has answered, and takes no more items of the stream."""
+
+
+class TooManyStreams(AmpError):
+    """As many streams are open as `Limits.max_streams` allows."""
 
 
 class IncompatibleVersions(AmpError):

@@ -12,6 +12,9 @@ from dataclasses import dataclass, fields
 __all__ = ["Limits"]
 
 
+_LEAST_STREAM_WINDOW = 4096
+
+
 @dataclass(frozen=True, kw_only=True)
 class Limits:
     """The limits of one connection; sizes are in bytes, times in seconds.
@@ -58,10 +61,15 @@ class Limits:
             will do, but some never answer a command that they do not know.)
         max_connection_age: after how long the connection is closed in order, give or take a tenth, so
             that clients spread over new servers; None for no limit.
+        stream_window: the most that the items of one stream may have, in one direction, that its
+            consumer has not taken; at least 4096. Each piece of an item counts as its box does. At the
+            limit, the producer waits. (A single item may be larger, up to `max_box_size`.)
+        max_streams: how many streams may be open at once that this side asked for, and how many that
+            the peer asked for.
 
-    Raises `TypeError` for a limit that is not a number, and `ValueError` for one that is not positive
-    or for a window that is larger than the backlog: two peers with such limits could wait for each
-    other forever.
+    Raises `TypeError` for a limit that is not a number, and `ValueError` for one that is not positive,
+    for a `stream_window` that is too small, or for a window that is larger than the backlog: two peers
+    with such limits could wait for each other forever.
     """
 
     max_box_size: int = 4 * 1024 * 1024
@@ -79,6 +87,8 @@ class Limits:
     ping_timeout: float | None = 60.0
     ping_anyone: bool = False
     max_connection_age: float | None = None
+    stream_window: int = 256 * 1024
+    max_streams: int = 64
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -95,6 +105,11 @@ class Limits:
                 raise TypeError(f"{name} must be {kind}, not {value!r}")
             if not value > 0:
                 raise ValueError(f"{name} must be positive, not {value!r}")
+        if self.stream_window < _LEAST_STREAM_WINDOW:
+            raise ValueError(
+                f"stream_window must be at least {_LEAST_STREAM_WINDOW}, not {self.stream_window!r}: "
+                "half of it has to hold a piece of an item"
+            )
         if self.window > self.max_backlog:
             raise ValueError(
                 f"a window of {self.window} bytes is larger than the backlog of {self.max_backlog}"

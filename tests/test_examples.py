@@ -295,6 +295,53 @@ def test_the_port_is_that_of_twisteds_examples() -> None:
     assert output_of("-c", program) == ["127.0.0.1 1234 1234"]
 
 
+# --- streams ---
+
+
+@pytest.mark.system
+def test_following_a_file() -> None:
+    transcript = output_of(EXAMPLES / "tail.py")
+    assert [line for line in transcript if line.startswith("client")] == [
+        "client: ['start', 'first']",
+        "client: 1 start",
+        "client: 2 first",
+        "client: 3 second",
+        "client: there is no file yesterday",
+    ]
+    closed = [line for line in transcript if line.startswith("server")]
+    assert closed == [f"server: today is closed after {lines} lines" for lines in (2, 3)]
+
+
+@pytest.mark.system
+def test_uploading_a_file() -> None:
+    *progress, refused, stored = output_of(EXAMPLES / "upload.py")
+    assert progress[:5] == [
+        *(f"client: {percent} % of small" for percent in (25, 50, 75, 100)),
+        "client: the server has 2048000 bytes of it",
+    ]
+    assert refused == "client: large has more than 3000000 bytes"
+    assert stored == "stored: small"
+
+
+@pytest.mark.system
+def test_a_chat_over_streams() -> None:
+    assert output_of(EXAMPLES / "chat_stream.py") == [
+        "Ada sees   Said(who='*', text='Grace came in')",
+        "Ada sees   Said(who='Grace', text='Good morning!')",
+        "Grace sees Said(who='Ada', text='Good morning, Grace.')",
+        "Grace cannot be Ada: Ada is here already",
+        "Ada sees   Said(who='*', text='Grace has left')",
+    ]
+
+
+@pytest.mark.system
+@pytest.mark.parametrize("name", ["tail.py"])
+def test_a_program_says_how_it_is_run(name: str) -> None:
+    done = subprocess.run([*PYTHON, EXAMPLES / name, "what?"], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert name in done.stderr
+
+
 # --- chat.py ---
 
 

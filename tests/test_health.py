@@ -209,5 +209,3 @@ async def test_asking_and_cancelling_at_once_is_bounded() -> None:
         assert codes == {b"_CANCELLED"}
         assert len({box[b"_error"] for box in peer.boxes()[2:]}) == 1000
         assert most <= 10
-
-

@@ -256,5 +256,3 @@ async def test_a_peer_that_was_stopped(sending: bool) -> None:
             with suppress(ProcessLookupError):
                 process.kill()
             await process.communicate()
-
-

@@ -303,7 +303,7 @@ def _answer_of(cls: type[Command[Any]], single: str | None) -> tuple[Any, str | 
         )
     for hint in vars(cls).get("__orig_bases__", ()):
         if isinstance(get_origin(hint), CommandType):
-            return get_args(hint)[0], single, cls
+            return get_args(hint)[-1], single, cls
     if single is not None:
         raise TypeError(f"{name}: answer= names an answer of one value: write Command[its type]")
     for base in cls.__mro__[1:]:

@@ -78,6 +78,8 @@ class ByName:
 
     #: Whether the peer is told when the caller does not wait any more.
     tells_cancelled = True
+    #: Whether the question counts against the window until it is answered.
+    counted = True
 
     @property
     def hint(self) -> str:
@@ -125,6 +127,7 @@ class Definition(ByName):
             a box is needed. `question_template` is the same for an instance of a typed command.
         response_template: the same for an answer.
         whole_answers: whether something may look at all pairs of an answer.
+        opens_stream: whether the command opens a stream.
         declared: the errors that the class itself declares: their codes, and whether they are fatal.
         failures: how the fields of those errors are sent that have any.
     """
@@ -136,6 +139,7 @@ class Definition(ByName):
         "declared",
         "failures",
         "inherits",
+        "opens_stream",
         "pairs",
         "question_template",
         "response",
@@ -147,6 +151,7 @@ class Definition(ByName):
     def __init__(self, command: type[Command[Any]], inherits: Callable[..., bool]) -> None:
         self.command = command
         self.inherits = inherits
+        self.opens_stream = False
         self.declared: dict[type[Exception], tuple[bytes, bool]] = {}
         self.failures: dict[type[Exception], Failure] = {}
 
@@ -188,6 +193,9 @@ class Definition(ByName):
         hooks = [getattr(type(argument), "fromBox", None) for _, argument in self.arguments.pairs]
         ours = all(getattr(hook, "__module__", "").startswith(f"{__package__}.") for hook in hooks)
         return self.arguments.names if ours and self.inherits("parseArguments") else None
+
+    #: What converts the items of a stream: see `typed.py`.
+    items: Any = None
 
     #: Whether the command is declared by annotations; then `answer` is that of its answer.
     is_typed = False

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import inspect
+from collections.abc import Collection, Iterable
 from types import FunctionType
 from typing import Any, ClassVar, get_origin
 
-__all__ = ["check_parameters", "check_spelling", "is_class_variable"]
+__all__ = ["check_parameters", "check_spelling", "is_class_variable", "takes_stream"]
 
 # What a command may set in its body, as it is spelled, and what may be meant by something similar.
 _ATTRIBUTES = """commandName arguments response errors fatalErrors requiresAnswer cancellable
@@ -40,10 +41,13 @@ def is_class_variable(hint: Any) -> bool:
     return get_origin(hint) is ClassVar or hint is ClassVar
 
 
-def check_parameters(method: Any, names: Iterable[str], where: str, command: str) -> None:
+def check_parameters(
+    method: Any, names: Iterable[str], where: str, command: str, opens_stream: bool = False
+) -> None:
     """Raise `TypeError` unless a responder can be called with these arguments, by keyword.
 
     `method` is what the class has: only functions are looked at, with what is around them in a class.
+    Its first parameter may be the stream, if it answers one.
     """
     bound = not isinstance(method, staticmethod)
     if isinstance(method, staticmethod | classmethod):
@@ -52,11 +56,14 @@ def check_parameters(method: Any, names: Iterable[str], where: str, command: str
         return
     code = method.__code__
     positional = code.co_varnames[: code.co_argcount]
+    given = set(names)
+    first = int(bound)
+    if opens_stream and not given.issuperset(positional[first : first + 1]):
+        first += 1
     by_name = {
-        *positional[max(code.co_posonlyargcount, int(bound)) :],
+        *positional[max(code.co_posonlyargcount, first) :],
         *code.co_varnames[code.co_argcount :][: code.co_kwonlyargcount],
     }
-    given = set(names)
     optional = {*positional[len(positional) - len(method.__defaults__ or ()) :]}
     optional |= {*(method.__kwdefaults__ or {})}
     takes_all = bool(code.co_flags & 0x08)  # It has **kwargs.
@@ -69,3 +76,17 @@ def check_parameters(method: Any, names: Iterable[str], where: str, command: str
         problems.append(f"it needs {', '.join(extra)}, which the command does not have")
     if problems:
         raise TypeError(f"{where} does not fit {command}: {'; '.join(problems)}")
+
+
+def takes_stream(method: Any, names: Collection[str]) -> bool:
+    """Return whether the first parameter of a responder is the stream, and none of the arguments."""
+    function = getattr(method, "__func__", method)
+    first = int(function is not method)
+    # A decorator that passes on whatever it gets says nothing itself.
+    while isinstance(function, FunctionType):
+        code = function.__code__
+        positional = code.co_varnames[first : code.co_argcount]
+        if positional or not code.co_flags & inspect.CO_VARARGS:
+            return bool(positional) and positional[0] not in names
+        function = getattr(function, "__wrapped__", None)
+    return True

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import contextlib
 from collections import ChainMap
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, get_origin
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Never, NoReturn, get_args, get_origin
 
 import attrs
 
+from .arguments import Argument
 from .definitions import Definition
 from .exchange import schema_for
 from .fields import fields_of, is_record
@@ -35,8 +36,12 @@ _HOOKS = ("__attrs_pre_init__", "__attrs_post_init__")
 
 # Found out when the annotations are resolved.
 _RESOLVED = frozenset(
-    "arguments check pairs question_template response response_template template whole_answers".split()
+    "arguments check items pairs question_template response response_template template "
+    "whole_answers".split()
 )
+
+# What says that a stream has no items in a direction.
+_NO_ITEMS = (Never, NoReturn)
 
 
 class TypedDefinition(Definition):
@@ -44,9 +49,11 @@ class TypedDefinition(Definition):
 
     Attributes:
         answer: the annotation of its answer, the name if that is one value, and where it was written.
+        items: what converts the items of a stream, received and sent, as the side sees it that asks;
+            None for a direction without any. None for a command that opens no stream.
     """
 
-    __slots__ = ("_names", "answer")
+    __slots__ = ("_names", "answer", "items")
 
     def __init__(
         self,
@@ -86,6 +93,7 @@ class TypedDefinition(Definition):
         question = OfQuestion(command, typed.fields, typed.nullable, checked)
         arguments = schema_for(typed.pairs, f"the command {command.__name__}", question)
         response = self._response(known)
+        self.items = self._items(known)
         self.use(arguments, response)
         type.__setattr__(command, "arguments", arguments.pairs)
         type.__setattr__(command, "response", response.pairs)
@@ -124,6 +132,27 @@ class TypedDefinition(Definition):
 
     def question(self, arguments: dict[str, Any]) -> Command[Any]:
         return self.command(**arguments)
+
+    def _items(self, known: Mapping[str, Any]) -> tuple[Argument | None, Argument | None] | None:
+        owner = self.answer[2]
+        for base in vars(owner)["__orig_bases__"]:
+            received, sent, *_ = (*get_args(base), None, None)
+            if len(get_args(base)) > 1:
+                scope = Scope(owner, known)
+                return self._item(received, scope), self._item(sent, scope)
+        return None
+
+    def _item(self, hint: Any, scope: Scope) -> Argument | None:
+        hint = scope.evaluated(hint)
+        if hint in _NO_ITEMS:
+            return None
+        what = f"an item of {self.command.__name__}"
+        found = hint_of(hint, scope, what)
+        if found.nullable:
+            raise TypeError(f"{what} cannot be None: send a record in which a field may be None")
+        if found.argument.carries_descriptors:
+            raise TypeError(f"{what} cannot be a descriptor: send it with a plain command")
+        return found.argument
 
     def use_template(self, template: Template | None) -> None:
         self.question_template = template

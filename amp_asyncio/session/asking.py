@@ -8,14 +8,17 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ..commands.command import Command, asked_on
 from ..commands.definitions import ByName
+from ..commands.exchange import drop
+from ..commands.streams import Stream
+from ..errors import shortened
 from ..wire.boxes import AmpBox
-from ..wire.extensions import DESCRIBE, HEALTH
+from ..wire.extensions import DESCRIBE, HEALTH, STREAM
 from .terms import Terms
 
 if TYPE_CHECKING:
     from .session import Session
 
-__all__ = ["ask", "ask_description", "ask_health"]
+__all__ = ["ask", "ask_description", "ask_health", "stream"]
 
 _BY_NAME: Final = ByName()
 
@@ -48,6 +51,32 @@ class _Forgotten:
 
     def __init__(self, session: Session) -> None:
         self.__amp__ = session
+
+
+def stream(
+    session: Session, question: Any, timeout: float | None, metadata: Mapping[str, str] | None
+) -> Stream[Any, Any, Any]:
+    """Return a stream that is not opened yet; `TypeError` for what opens none."""
+    definition = getattr(question, "__amp__", None)
+    if not isinstance(question, Command) or definition is None or not definition.opens_stream:
+        raise TypeError(f"stream takes a question such as Tail(name='log'), not {shortened(question)}")
+
+    def ask(asked: ByName) -> asyncio.Future[Any]:
+        terms = Terms(session.limits, timeout, metadata) if metadata or timeout is not None else None
+        owner = session.owner or _Forgotten(session)
+        box = question.makeArguments(question.structured, owner)
+        try:
+            in_lists = definition.arguments.in_lists(box, session.limits.max_box_size)
+            box[STREAM] = b"%d" % session.limits.stream_window
+            name = question.commandName
+            return session.ask(name, box, asked, in_lists, terms=terms, question=question, amp=owner)
+        except BaseException:
+            drop(box)
+            raise
+
+    received, sent = definition.items
+    channel = session.streams.asking(ask, definition)
+    return Stream(channel, received, sent, session.owner, type(question).__name__)
 
 
 def ask_health(session: Session, service: str | None, timeout: float | None) -> asyncio.Future[AmpBox]:

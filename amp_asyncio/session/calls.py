@@ -23,6 +23,7 @@ from ..errors import (
     AmpError,
     ConnectionLost,
     DeadlineExceeded,
+    MalformedAmpBox,
     ProtocolSwitched,
     shortened,
 )
@@ -34,6 +35,7 @@ from .deadlines import milliseconds
 from .outlets import changeable
 from .questions import Queue, fail, remote_error
 from .running import current
+from .streams import STREAMS_ARE_OPEN
 from .table import NONE_OPEN, Table
 from .terms import TIMEOUT_COST, Terms, deadline_for, suffix
 
@@ -145,6 +147,28 @@ class Calls:
         """What is known of the peer has changed."""
         self._table.peer_announced()
 
+    def asked(self, tag: bytes, number: int) -> ByName | Change | None:
+        """Return what takes the answer to the question of this tag, which has this number.
+
+        None if it was answered; `MalformedAmpBox` if there was no such question.
+        """
+        if number > self._counter:
+            raise MalformedAmpBox(f"a box for the question {shortened(tag)}, which was never asked")
+        entry = self._table.open.get(tag)
+        return None if entry is None else entry[0]
+
+    def is_asked(self, asked: ByName) -> bool:
+        """Return whether a question was sent whose answer `asked` takes, and has no answer yet."""
+        return any(entry[0] is asked for entry in self._table.open.values())
+
+    def look_soon(self) -> None:
+        """Tell the peer soon of the questions that were cancelled."""
+        self._table.look_soon()
+
+    def is_answered(self, tag: bytes) -> bool:
+        """Return whether the question of this tag, which was sent, has its answer."""
+        return tag not in self._table.open
+
     # --- asking ---
 
     def ask_at_once(
@@ -241,6 +265,8 @@ class Calls:
         if session.extended and terms is not None:
             box.update(terms.metadata)
         size = box_cost(box) + in_lists + _TAG_COST + (TIMEOUT_COST if deadline else 0)
+        if asked is not None and not asked.counted:
+            size = 0
         if deadline is not None:
             self._table.end_at(future, deadline)
         responders = session.responders
@@ -302,6 +328,8 @@ class Calls:
         session = self._session
         if isinstance(asked, Change):
             asked.check(changeable(session.outlet))
+            if session.has_streams():
+                raise RuntimeError(STREAMS_ARE_OPEN)
         self._counter = number = self._counter + 1
         tag = b"%x" % number
         table, offers = self._table, False

@@ -33,6 +33,7 @@ class Change(ABC):
     """
 
     securing = False
+    counted = True
     # A protocol that takes over may take descriptors.
     may_claim = True
     # The peer is not told that the caller does not wait any more.

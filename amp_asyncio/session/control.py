@@ -24,8 +24,10 @@ from ..wire.boxes import (
 from ..wire.extensions import (
     ACCEPT,
     CANCEL,
+    CREDIT,
     DESCRIBE,
     HEALTH,
+    ITEM,
     LEAVE,
     NOT_SERVING_ERROR_CODE,
     PING,
@@ -83,6 +85,14 @@ def _describe(session: Session, box: AmpBox) -> None:
         _reply(session, box, AmpBox(text))
 
 
+def _item(session: Session, box: AmpBox) -> None:
+    session.streams.item_received(box)
+
+
+def _credit(session: Session, box: AmpBox) -> None:
+    session.streams.credit_received(box)
+
+
 def _reply(session: Session, box: AmpBox, answer: AmpBox) -> None:
     """Answer a command with `answer`, if it wants an answer."""
     tag = box.get(ASK)
@@ -116,4 +126,6 @@ CONTROLS: Final[dict[bytes, Callable[[Session, AmpBox], None]]] = {
     LEAVE: _leave,
     HEALTH: _health,
     DESCRIBE: _describe,
+    ITEM: _item,
+    CREDIT: _credit,
 }

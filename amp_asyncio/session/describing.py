@@ -32,7 +32,7 @@ def description(locator: Any, hides: Callable[[Any], bool]) -> dict[bytes, bytes
         return None
     described = [
         _command(command)
-        for command, method in type(locator).__amp_commands__.values()
+        for command, method, _ in type(locator).__amp_commands__.values()
         if getattr(locator, method, None) is not None and not hides(command)
     ]
     pairs: dict[bytes, bytes] = {}

@@ -17,7 +17,8 @@ from typing import Any, ClassVar, Protocol, TypeAlias
 from ..commands.command import Command
 from ..commands.definitions import alone
 from ..commands.exchange import DescriptorSchema, drop
-from ..commands.mistakes import check_parameters
+from ..commands.mistakes import check_parameters, takes_stream
+from ..commands.streams import Channel, Stream
 from ..errors import (
     BadArguments,
     BadLocalReturn,
@@ -61,8 +62,8 @@ class ResponderLocator(Protocol):
 class CommandLocator:
     """A base for classes whose methods answer commands, declared with `Command.responder`."""
 
-    # The command of each name, and the name of the method that answers it.
-    __amp_commands__: ClassVar[dict[bytes, tuple[type[Command[Any]], str]]] = {}
+    # The command of each name, the name of the method that answers it, and what is around that.
+    __amp_commands__: ClassVar[dict[bytes, tuple[type[Command[Any]], str, type[MethodResponder]]]] = {}
 
     # Whether methods named `amp_NAME` answer commands, too: see `SimpleStringLocator`.
     __amp_by_name__: ClassVar[bool] = False
@@ -81,7 +82,9 @@ class CommandLocator:
             for marked in (getattr(member, "__wrapped__", None), member)
             for command in getattr(marked, "__amp_answers__", ())
         ]
-        cls.__amp_commands__ = {command.commandName: (command, name) for command, name in answers}
+        cls.__amp_commands__ = {
+            command.commandName: (command, name, _kind_of(command)) for command, name in answers
+        }
         _check_responders(cls)
         answered = {command for command, _ in answers}
         for base in cls.__mro__:
@@ -99,10 +102,10 @@ class CommandLocator:
         found = self.__amp_commands__.get(name)
         if found is None:
             return None
-        command, method_name = found
+        command, method_name, kind = found
         method = getattr(self, method_name)
         # A subclass withdraws a responder as it would any method, by setting its name to None.
-        return None if method is None else MethodResponder(command, method, self)
+        return None if method is None else kind(command, method, self)
 
 
 def _check_responders(cls: type[CommandLocator]) -> None:
@@ -120,11 +123,11 @@ def _check_responders(cls: type[CommandLocator]) -> None:
                 raise TypeError(
                     f"{cls.__name__} has two responders for {command.__name__}: {method} and {name}"
                 )
-    for command, name in cls.__amp_commands__.values():
+    for command, name, _ in cls.__amp_commands__.values():
         parameters = command.__amp__.parameters
         if parameters is not None:
-            method = inspect.getattr_static(cls, name)
-            check_parameters(method, parameters, f"{cls.__name__}.{name}", command.__name__)
+            method, where = inspect.getattr_static(cls, name), f"{cls.__name__}.{name}"
+            check_parameters(method, parameters, where, command.__name__, command.__amp__.opens_stream)
 
 
 class MethodResponder:
@@ -254,6 +257,59 @@ class MethodResponder:
             ) from error
 
 
+def _kind_of(command: type[Command[Any]]) -> type[MethodResponder]:
+    return StreamResponder if command.__amp__.opens_stream else MethodResponder
+
+
+class StreamResponder(MethodResponder):
+    """A method that answers a stream: an async generator, or one that takes the stream, or both.
+
+    Attributes:
+        channel: this side of the stream; it is set before the method is called.
+        credit: what the question said of the first credit; None if it did not ask for a stream.
+    """
+
+    __slots__ = ("channel", "credit")
+
+    channel: Channel
+
+    def __init__(self, command: type[Command[Any]], method: Callable[..., Any], proto: Any) -> None:
+        super().__init__(command, method, proto)
+        self.changes_connection = True  # It does not, but it does not wait for its turn either.
+        self.credit: bytes | None = None
+
+    def run(self, question: Command[Any]) -> Any:
+        return self._run(question.structured)
+
+    def begin(self, box: AmpBox) -> Any:
+        arguments = self.arguments(box)
+        try:
+            return self._run(arguments)
+        except Exception as error:
+            declared = self.declared(error)
+            if declared is None:
+                raise
+            raise declared from error
+
+    def _run(self, arguments: dict[str, Any]) -> Any:
+        received, sent = self.command.__amp__.items
+        stream: Any = Stream(self.channel, sent, received, self._proto, self.command.__name__)
+        method = self._method
+        given = (stream,) if takes_stream(method, self.schema.names) else ()
+        answer = method(*given, **arguments)
+        return _send_all(answer, stream) if hasattr(type(answer), "__aiter__") else answer
+
+
+async def _send_all(items: Any, stream: Stream[Any, Any]) -> None:
+    """Send what an async iterator yields, and close it, whatever happens."""
+    try:
+        async for item in items:
+            await stream.send(item)
+    finally:
+        if hasattr(items, "aclose"):
+            await items.aclose()
+
+
 def can_wait(responder: Responder) -> bool:
     """Return whether what `responder` returned may wait before it becomes a box.
 
@@ -312,4 +368,4 @@ def may_claim(locator: Any) -> bool:
         own_way = "locateResponder" in overrides
     if own_way or not isinstance(locator, CommandLocator) or kind.__amp_by_name__:
         return True
-    return any(command.__amp__.arguments.may_claim for command, _ in kind.__amp_commands__.values())
+    return any(command.__amp__.arguments.may_claim for command, *_ in kind.__amp_commands__.values())

@@ -23,16 +23,17 @@ from ..wire.extensions import ACCEPT, OFFER
 if TYPE_CHECKING:
     from .session import Session
 
-__all__ = ["CANCEL", "LEAVE", "NAMES", "PING", "Negotiation", "is_extended"]
+__all__ = ["CANCEL", "LEAVE", "NAMES", "PING", "STREAM", "Negotiation", "is_extended"]
 
 CANCEL: Final = b"cancel"
 LEAVE: Final = b"leave"
 _METADATA: Final = b"metadata"
 PING: Final = b"ping"
+STREAM: Final = b"stream"
 _TIMEOUT: Final = b"timeout"
 
 #: What this side knows.
-NAMES: Final = b" ".join((CANCEL, LEAVE, _METADATA, PING, _TIMEOUT))
+NAMES: Final = b" ".join((CANCEL, LEAVE, _METADATA, PING, STREAM, _TIMEOUT))
 
 # How many bytes of an offer are looked at.
 _MOST: Final = 1024
@@ -56,15 +57,16 @@ class Negotiation:
     """What two peers have said about themselves, in one conversation.
 
     Attributes:
+        offered: the tag of our offer, until it is accepted.
         peer: the names that the peer knows; none for a peer that has not announced itself.
     """
 
-    __slots__ = ("_forwards", "_heard", "_offered", "_session", "peer")
+    __slots__ = ("_forwards", "_heard", "_session", "offered", "peer")
 
     def __init__(self, session: Session) -> None:
         self._session = session
         self.peer = _NOBODY
-        self._offered: bytes | None = None  # The tag of our offer, until it is accepted.
+        self.offered: bytes | None = None
         self._heard = False  # Whether the peer has made an offer.
         self._forwards = False  # Whether the peer forwards the questions of others.
 
@@ -75,7 +77,7 @@ class Negotiation:
         if len(OFFER) + len(offer) + PAIR_OVERHEAD > room:
             return False
         box[OFFER] = offer
-        self._offered = tag
+        self.offered = tag
         return True
 
     def offer_received(self, offer: bytes, tag: bytes | None) -> None:
@@ -88,16 +90,16 @@ class Negotiation:
         self._heard = True
         if self._forwards:
             return
-        if self._offered is None:
+        if self.offered is None:
             reply = AmpBox({COMMAND: ACCEPT, b"ask": tag, b"names": NAMES})
             self._session.send_control(reply)
-        self._offered = None
+        self.offered = None
         self._know(frozenset(words[1:]))
 
     def accepted(self, tag: bytes | None, names: bytes) -> None:
         """The peer has accepted the offer with this tag."""
-        if tag is not None and tag == self._offered and not self._forwards:
-            self._offered = None
+        if tag is not None and tag == self.offered and not self._forwards:
+            self.offered = None
             self._know(frozenset(names[:_MOST].split()))
 
     def _know(self, names: frozenset[bytes]) -> None:

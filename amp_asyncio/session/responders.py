@@ -19,19 +19,21 @@ from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from ..commands.definitions import ENDING
-from ..errors import BadArguments, MalformedAmpBox, TooLong, shortened
-from ..wire.boxes import ASK, COMMAND, AmpBox
+from ..errors import BadArguments, MalformedAmpBox, RemoteAmpError, TooLong, shortened
+from ..wire.boxes import ASK, COMMAND, UNKNOWN_ERROR_CODE, AmpBox
 from ..wire.costs import box_cost
+from ..wire.extensions import STREAM
 from . import answers
 from .backlog import Backlog
 from .changes import ChangingCommand
 from .contexts import NO_CONTEXT, present_context
 from .control import CONTROLS
 from .life import Pause
-from .locators import MethodResponder, Responder, can_wait, is_awaitable
+from .locators import MethodResponder, Responder, StreamResponder, can_wait, is_awaitable
 from .refusals import Failing, is_loss, is_refusal, unhandled
 from .running import RUNNING, Desk, Running, Status, Suspended, current, desk
 from .stopping import Stopping, cancelled, overdue, why_stopped
+from .streams import STREAMS_ARE_OPEN
 from .terms import call_received
 
 if TYPE_CHECKING:
@@ -74,6 +76,7 @@ class Responders:
         "_running",
         "_session",
         "_stopping",
+        "_uncounted",
         "context",
         "desk",
         "progress",
@@ -86,6 +89,7 @@ class Responders:
         self.context = NO_CONTEXT
         self.tasks = _NO_TASKS
         self._exempt = 0  # How many of them wait until the others are done.
+        self._uncounted = 0  # How many of them answer streams.
         self._running = 0  # The size of the commands of all but those.
         self.suspended: Suspended | None = None
         self.desk = _NO_DESK
@@ -121,7 +125,8 @@ class Responders:
         session = self._session
         extended = session.extended
         if extended and (control := CONTROLS.get(box[COMMAND])) is not None:
-            call_received(session, box, 0)
+            if ASK in box:
+                call_received(session, box, 0)
             control(session, box)
             return
         try:
@@ -134,12 +139,21 @@ class Responders:
         # Most commands have the pairs that their definition says, and no others but perhaps a timeout.
         pairs = responder.command.__amp__.pairs if isinstance(responder, MethodResponder) else 0
         if extended and len(box) != pairs:
+            if isinstance(responder, StreamResponder):
+                responder.credit = box.pop(STREAM, None)
             try:
                 call, size = call_received(session, box, pairs)
             except BadArguments as error:
                 responder = Failing(error)
         if getattr(responder, "changes_connection", False):
+            if isinstance(responder, StreamResponder):
+                session.streams.question_received(box, responder, call, self._begin)
+                return
             # What follows may not be AMP: that is known when the command is answered.
+            if session.has_streams():
+                refused = RemoteAmpError(UNKNOWN_ERROR_CODE, STREAMS_ARE_OPEN)
+                answers.refuse(session, box[COMMAND], box.get(ASK), responder, refused)
+                return
             if session.outlet.locked:
                 raise MalformedAmpBox("both sides want to change the connection at once")
             self._changing = responder
@@ -158,11 +172,17 @@ class Responders:
         return self._backlog
 
     def _begin(
-        self, box: AmpBox, responder: Responder, size: int = 0, call: Call | None = None
-    ) -> None:
-        """Call a responder in a context of its own; give it a task if it has to wait.
+        self,
+        box: AmpBox,
+        responder: Responder,
+        size: int = 0,
+        call: Call | None = None,
+        stream: bool = False,
+    ) -> asyncio.Task[None] | None:
+        """Call a responder in a context of its own; return the task that it gets if it has to wait.
 
-        `size` is that of the command, if it is known, and `call` has its terms, if there are any.
+        `size` is that of the command, if it is known, and `call` has its terms, if there are any. One
+        that answers a `stream` does not count as running.
         """
         self.progress += 1
         session = self._session
@@ -177,12 +197,12 @@ class Responders:
                 except TooLong as error:
                     refused = BadArguments(str(error))
                     answers.refuse(session, box[COMMAND], box.get(ASK), responder, refused)
-                    return
+                    return None
                 if in_lists:
                     session.end_turn()
         if call is not None and call.remaining() == 0:
             answers.refuse(session, box[COMMAND], box.get(ASK), responder, overdue())
-            return
+            return None
         if session.interceptors is not None and not is_refusal(responder):
             begin = partial(session.interceptors.begin, responder)
         self._asked = ()
@@ -194,19 +214,21 @@ class Responders:
             answers.refuse(session, box[COMMAND], box.get(ASK), responder, error)
             if isinstance(error, ENDING):
                 raise
-            return
+            return None
         finally:
             desk.now = outer
         if type(answer) is not CoroutineType:
             if not is_awaitable(answer):
                 answers.answer(session, box[COMMAND], box.get(ASK), responder, answer)
-                return
+                return None
             if asyncio.isfuture(answer):
                 # Others may await it, too: only a coroutine is cancelled with the task.
                 answer = asyncio.shield(answer)
         # From here on the box is not kept: the responder has its values.
         running = Running(self, box[COMMAND], box.get(ASK), in_lists + (size or box_cost(box)))
         running.call = call
+        if stream:
+            running.counted, running.size = False, 0
         asked: Any = self._asked  # (As far as a type checker sees, it is still empty.)
         for future, waits in asked:
             self._suspend(running, future, waits)
@@ -221,9 +243,12 @@ class Responders:
                 self.tasks = {}
             self.tasks[task] = running, responder, answer
             self._running += running.size
+            self._uncounted += stream
             task.add_done_callback(self._done)
             if self._stopping is not None or (call is not None and call.deadline is not None):
                 self.stopping.began(task, running)
+            return task
+        return None
 
     async def _finish(self, running: Running, responder: Responder, answer: Awaitable[Any]) -> None:
         """Wait for an answer, and send it when there is room for it."""
@@ -260,6 +285,7 @@ class Responders:
         running, responder, answer = self.tasks.pop(task)
         self._resumed(running)
         self._running -= running.size
+        self._uncounted -= not running.counted
         if running.status is Status.EXEMPT:
             self._exempt -= 1
         elif not running.ended:
@@ -285,7 +311,8 @@ class Responders:
         session = self._session
         limits = session.limits
         if self.tasks:
-            count, size, suspended = len(self.tasks) - self._exempt, self._running, self.suspended
+            count = len(self.tasks) - self._exempt - self._uncounted
+            size, suspended = self._running, self.suspended
             if suspended is not None:
                 count, size = count - suspended.count, size - suspended.size
             if count >= limits.max_concurrent_responders or size >= limits.max_backlog:
@@ -415,6 +442,8 @@ class Responders:
             running.status = Status.EXEMPT
             self._exempt += 1
             self._resumed(running)
+            self._uncounted -= not running.counted
+            running.counted = True
             self._running -= running.size
             running.size = 0
             self.begin_waiting()

@@ -51,6 +51,7 @@ class Running:
     Attributes:
         command: the name of the command that it answers.
         tag: the tag of its answer; None if none is wanted.
+        counted: whether it counts as running; those of streams do not.
         call: what `current_call` returns in it; None if it was not made yet.
         size: what the command counts while it is in memory.
         status: what it is at the moment, or was when it ended.
@@ -65,6 +66,7 @@ class Running:
         "asking",
         "call",
         "command",
+        "counted",
         "ended",
         "questions",
         "responders",
@@ -79,6 +81,7 @@ class Running:
         self.responders = responders
         self.command = command
         self.tag = tag
+        self.counted = True
         self.call: Call | None = None
         self.size = size
         self.status: Status = RUNNING
@@ -149,7 +152,7 @@ class Suspended:
         future.add_done_callback(partial(self._done, running))
         if running.asking == 1 and running.status is RUNNING:
             running.suspended = True
-            self.count += 1
+            self.count += running.counted
             self.size += running.size
             self._changed()
 
@@ -164,7 +167,7 @@ class Suspended:
         """A responder runs again, or has ended, or counts in another way; perhaps it did before."""
         if running.suspended:
             running.suspended = False
-            self.count -= 1
+            self.count -= running.counted
             self.size -= running.size
             self._changed()
 

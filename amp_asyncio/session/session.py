@@ -26,6 +26,7 @@ from .negotiation import PING, Negotiation, is_extended
 from .outlets import Outlet, SenderOutlet
 from .pinging import Ping
 from .responders import Responders
+from .streams import Streams
 
 if TYPE_CHECKING:
     from ..commands.command import Command
@@ -65,6 +66,7 @@ class Session:
     __slots__ = (
         "_idle",
         "_lines",
+        "_streams",
         "all_lines",
         "around",
         "box_receiver",
@@ -124,6 +126,7 @@ class Session:
         self._idle: asyncio.Event | None = None
         self.all_lines: Lines | None = None
         self._lines: Lines | None = None
+        self._streams: Streams | None = None
         self.calls = Calls(self)
         self.responders = Responders(self)
 
@@ -219,6 +222,13 @@ class Session:
         """Return whether the peer has announced that it knows `name`."""
         return self.negotiation is not None and name in self.negotiation.peer
 
+    def peer_is_known(self) -> bool:
+        """Return whether it is known which names the peer knows: none, if it has ignored our offer."""
+        negotiation = self.negotiation
+        if negotiation is None or negotiation.peer:
+            return negotiation is not None
+        return negotiation.offered is not None and self.calls.is_answered(negotiation.offered)
+
     @property
     def peer_is_ours(self) -> bool:
         """Whether the peer has announced itself."""
@@ -262,11 +272,26 @@ class Session:
     def hold(self) -> None:
         """Let the questions wait from now on: the connection takes no more of them."""
         self.calls.hold()
+        if self._streams is not None:
+            self._streams.sharing.hold()
 
     def release(self) -> None:
         """Send the questions that waited, and begin the commands that waited for them to leave."""
         self.calls.release()
         self.responders.begin_waiting()
+        if self._streams is not None:
+            self._streams.sharing.release()
+
+    def has_streams(self) -> bool:
+        """Return whether a stream is open, on either side."""
+        return self._streams is not None and self._streams.is_open()
+
+    @property
+    def streams(self) -> Streams:
+        """The streams of the conversation; made for the first one."""
+        if self._streams is None:
+            self._streams = Streams(self)
+        return self._streams
 
     @property
     def lines(self) -> Lines:
@@ -323,6 +348,8 @@ class Session:
         if isinstance(reason, ConnectionLost):
             self.responders.abandon()
         self.responders.end()
+        if self._streams is not None:
+            self._streams.end(reason)
         self.calls.end(reason)
         self.responders.drop_backlog(keep_backlog)
         self.moved()

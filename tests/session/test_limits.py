@@ -597,3 +597,9 @@ async def test_many_open_questions_are_no_cancelled_ones() -> None:
     assert not transport.done
     amp.connection_lost(None)
     await asyncio.gather(*questions, return_exceptions=True)
+
+
+def test_a_window_of_streams_has_room_for_an_item() -> None:
+    Limits(stream_window=4096)
+    with pytest.raises(ValueError, match="stream_window must be at least 4096, not 4095"):
+        Limits(stream_window=4095)

@@ -24,7 +24,7 @@ from amp_asyncio import (
 )
 from amp_asyncio.testing import pair
 
-NAMES = b"cancel leave metadata ping timeout"
+NAMES = b"cancel leave metadata ping stream timeout"
 
 
 def question(tag: bytes = b"1", **more: bytes) -> AmpBox:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import datetime
-from typing import Annotated, Any, assert_type
+from collections.abc import AsyncIterator
+from typing import Annotated, Any, Never, assert_type
 
 from attrs import field, frozen
 from attrs.validators import ge
@@ -16,6 +17,8 @@ from amp_asyncio import (
     Integer,
     Limits,
     Server,
+    Stream,
+    StreamCommand,
     Wire,
     connect,
     serve,
@@ -72,6 +75,25 @@ class Old(Command):
     response = [(b"total", Integer())]
 
 
+@frozen
+class Line:
+    number: int
+    text: str
+
+
+class Tail(StreamCommand[Line]):
+    name: str
+
+
+@frozen
+class Receipt:
+    size: int
+
+
+class Upload(StreamCommand[Never, bytes, Receipt]):
+    name: str
+
+
 class Hotel(AMP):
     @Sum.responder
     async def sum(self, a: int, b: int = 0) -> Total:
@@ -101,6 +123,16 @@ class Hotel(AMP):
         return {"total": a + b}
 
 
+async def open_streams(peer: AMP) -> None:
+    async with peer.stream(Tail(name="log")) as lines:
+        async for line in lines:
+            assert_type(line, Line)
+    async with peer.stream(Upload(name="x")) as upload:
+        await upload.send(b"piece")
+        await upload.finish()
+        assert_type(await upload.answer(), Receipt)
+
+
 class Annex(Hotel):
     @Sum.responder
     async def sum(self, a: int, b: int = 0) -> Total:
@@ -128,6 +160,18 @@ async def serving() -> None:
 
 def connections_of(server: Server) -> list[AMP]:
     return server.connections
+
+    @Tail.responder
+    async def tail(self, name: str) -> AsyncIterator[Line]:
+        yield Line(number=1, text=name)
+
+    @Upload.responder
+    async def upload(self, stream: Stream[bytes, Never], name: str) -> Receipt:
+        size = 0
+        async for chunk in stream:
+            assert_type(chunk, bytes)
+            size += len(chunk)
+        return Receipt(size=size)
 
 
 async def ask(peer: AMP, when: datetime.datetime) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import AsyncIterator
 
-from right import Book, Booking, Greet, Leave, Sum, Total
+from right import Book, Booking, Greet, Leave, Line, Sum, Tail, Total, Upload
 
 from amp_asyncio import AMP
 
@@ -24,7 +25,14 @@ async def ask(peer: AMP, when: datetime.datetime) -> None:
     await peer.call("Sum")  # E11 not a question
     await peer.call(Sum)  # E12 the class, not a question
     number: int = await peer.call(Greet())  # E13 wrong type of an answer of one value
-    print(text, number)
+    async with peer.stream(Tail(nam="log")) as lines:  # E14 unknown
+        async for line in lines:
+            print(line.txt)  # E15 no such value in the item
+    async with peer.stream(Upload(name="x")) as upload:
+        await upload.send("piece")  # E16 wrong type of an item
+        receipt: int = await upload.answer()  # E17 wrong type of the answer
+    await peer.call(Tail(name="log"))  # E18 a stream is not a call
+    print(text, number, receipt)
 
 
 class Wrong(AMP):
@@ -47,3 +55,8 @@ class Wrong(AMP):
     @Leave.responder
     async def five(self, number: int) -> None:
         Total(total="x")  # E23 wrong type in an answer
+
+    @Tail.responder  # E24 wrong type of the items
+    async def six(self, name: str) -> AsyncIterator[Total]:
+        yield Total(total=1)
+        yield Line(number=1, text="x")  # E25 wrong item

@@ -1,0 +1,85 @@
+"""Pace: how much of all streams may be on its way to the peer at once.
+
+What is sent after it, such as a call, waits until the peer has read it. The credit of many streams
+together is too much for that, and says nothing of what was read: it is given back when the consumers
+have taken the items. So pings go between the pieces. Their answers say what the peer has read, and how
+long that takes. While a ping takes hardly longer than over the idle connection, more may be on its way,
+and less when it does: that fills a line of any length, and no call waits for long.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+__all__ = ["Mark", "Pace"]
+
+# How many seconds longer than over the idle connection a ping may take.
+_LONGER: Final = 0.01
+
+# How much may be on its way at first, and in any case; as the limits count it.
+_ROOM: Final = 96 * 1024
+
+# By how much that grows with each ping, and what it is multiplied with when a ping takes too long. Both
+# sides see the same pings; to add and to multiply makes what each may send alike, as in TCP.
+_MORE: Final = 16 * 1024
+_LESS: Final = 0.75
+
+# A ping is sent after this part of what may be on its way.
+_PARTS: Final = 4
+
+
+class Mark:
+    """A ping: how much was sent before it, how much of that was on its way, and when it was sent."""
+
+    __slots__ = ("at", "on_its_way", "sent")
+
+    def __init__(self, sent: int, on_its_way: int, at: float) -> None:
+        self.sent = sent
+        self.on_its_way = on_its_way
+        self.at = at
+
+
+class Pace:
+    """The bytes of all streams in one direction.
+
+    Attributes:
+        left: how much more may be sent; negative if more was.
+    """
+
+    __slots__ = ("_growth", "_judged", "_marked", "_quickest", "_read", "_room", "_sent", "left")
+
+    def __init__(self) -> None:
+        self._room = self.left = _ROOM
+        self._sent = 0
+        self._read = 0  # How much of that the peer is known to have read.
+        self._marked = 0  # How much was sent before the last ping.
+        self._judged = 0  # How much was sent when the room became less.
+        self._growth = 1 / _PARTS  # How much the room grows in addition, before it first becomes less.
+        self._quickest = float("inf")  # How many seconds the quickest ping took.
+
+    def sent(self, cost: int) -> bool:
+        """Count what was sent; return whether a ping is due."""
+        self._sent += cost
+        self.left -= cost
+        return self._sent - self._marked >= self._room // _PARTS
+
+    def mark(self, now: float) -> Mark:
+        """Return the mark of a ping that is sent now."""
+        self._marked = self._sent
+        return Mark(self._sent, self._sent - self._read, now)
+
+    def read(self, mark: Mark, now: float) -> None:
+        """The ping of `mark` was answered: the peer has read what was sent before it."""
+        self._read = mark.sent
+        took = now - mark.at
+        self._quickest = min(self._quickest, took)
+        if took > self._quickest + _LONGER:
+            # What was sent before it became less does not show whether that was enough.
+            if mark.sent > self._judged:
+                self._room = max(_ROOM, int(self._room * _LESS))
+                self._judged = self._sent
+                self._growth = 0.0
+        elif mark.on_its_way * 2 > self._room:
+            # If less was on its way, that does not show that the peer would read more.
+            self._room += _MORE + int(self._room * self._growth)
+        self.left = self._room - self._sent + self._read
