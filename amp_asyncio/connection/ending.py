@@ -193,9 +193,11 @@ def peer_ended(connection: Connection) -> bool:
         if connection.keepalive is not None:
             connection.keepalive.cancel()
         # A peer of this package says that it leaves, and closes its side when all is answered.
-        may_read = connection.receiver.is_session and not connection.receiver.peer_is_ours
-        if is_open and transport.can_write_eof() and may_read:
+        ours = connection.receiver.peer_is_ours
+        if is_open and transport.can_write_eof() and connection.receiver.is_session and not ours:
             connection.peer_end = PeerEnd(connection, connection.limits.eof_timeout)
+        elif is_open and ours and connection.error is None:
+            connection.error = ConnectionLost("the peer closed its side of the connection")
         connection.inbox.when_given_out(partial(_boxes_ended, connection))
     return connection.peer_end is not None and connection.state is State.OPEN
 
