@@ -55,7 +55,7 @@ from amp_asyncio import (
 BIG = b"x" * 60_000
 
 #: What the allocator, the pieces that are read and the code that runs first may take, in bytes.
-SLACK = 8 * 2**20
+SLACK = 9 * 2**20
 
 #: How long a scenario may take before it has failed, in seconds: in full and short.
 PATIENCE, SHORT_PATIENCE = 600, 60
