@@ -16,7 +16,7 @@ from ..amp import AMP
 from ..errors import AmpError, ConnectionLost, GiveUp
 from ..logs import logger
 from .addresses import Opened
-from .links import Link
+from .links import Link, has_left
 from .policy import Place
 from .pool import Pool
 from .resolving import Directory
@@ -164,7 +164,7 @@ class Keepers:
             return None
         except Exception as error:
             done = True
-            self._failed(place, error)
+            self._failed(place, error, opened)
             self._leave(opened)
             return None
         finally:
@@ -175,8 +175,10 @@ class Keepers:
         logger.info("%r: connected to %s", self._about, place.endpoint)
         return link
 
-    def _failed(self, place: Place, error: Exception) -> None:
-        delay = self._directory.places.failed(place, asyncio.get_running_loop().time())
+    def _failed(self, place: Place, error: Exception, opened: Opened | None) -> None:
+        now = asyncio.get_running_loop().time()
+        in_order = opened is not None and has_left(opened.amp)
+        delay = self._directory.places.failed(place, now, in_order)
         self._pool.trouble = error
         why = f"{type(error).__name__}: {error}"
         if isinstance(error, TimeoutError) and not str(error):

@@ -10,7 +10,13 @@ from ..composed import connection_of
 from .addresses import Opened
 from .policy import Place
 
-__all__ = ["Link"]
+__all__ = ["Link", "has_left"]
+
+
+def has_left(amp: Any) -> bool:
+    """Return whether the peer has said that it will close the connection."""
+    leaving = amp.__amp__.leaving
+    return leaving is not None and leaving.heard
 
 
 class Link:

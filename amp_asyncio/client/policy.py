@@ -154,11 +154,10 @@ class Places:
         """An attempt has succeeded."""
         place.trying -= 1
 
-    def failed(self, place: Place, now: float) -> float:
-        """An attempt has failed; return how long the place is left alone."""
+    def failed(self, place: Place, now: float, in_order: bool = False) -> float:
+        """An attempt has failed, or the server left meanwhile; return how long it is left alone."""
         place.trying -= 1
-        place.used -= 1
-        return self._postpone(place, now, place.failures + 1)
+        return self.ended(place, now, 0.0, in_order)
 
     def given_back(self, place: Place) -> None:
         """An attempt was given up, which says nothing about the place."""

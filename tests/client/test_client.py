@@ -1011,7 +1011,7 @@ async def test_a_restart_fails_no_call() -> None:
         await asyncio.wait([asking])
 
 
-async def test_a_server_that_leaves_while_it_is_connected_to() -> None:
+async def test_a_server_that_leaves_while_it_is_connected_to(caplog: Any) -> None:
     async with patients(1) as (servers, _):
         servers[0].leave()
 
@@ -1022,3 +1022,4 @@ async def test_a_server_that_leaves_while_it_is_connected_to() -> None:
             await until(lambda: servers[0].connections)
             await turns()
             assert client.connections == []
+            await until(lambda: "the connection was lost before it was used" in caplog.text)

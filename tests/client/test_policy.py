@@ -163,7 +163,11 @@ def test_servers_that_leave_one_after_the_other_are_no_reason_to_wait_for_long()
         places.connected(place)
         waits.append(places.ended(place, now + 1, 1, in_order=True))
         now += 10
-    assert waits == pytest.approx([0.15, 0.25, *[0.45] * 6])
+    # The next one leaves while it is connected to.
+    place = places.take(now)
+    assert place is not None
+    waits.append(places.failed(place, now, in_order=True))
+    assert waits == pytest.approx([0.15, 0.25, *[0.45] * 7])
 
 
 def test_ties_are_broken_by_chance() -> None:
