@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from enum import Enum
 from ssl import SSLContext
 from types import TracebackType
@@ -13,6 +14,7 @@ from typing import Any, Generic, ParamSpec, Self, TypeVar, overload
 from ..amp import AMP
 from ..commands.command import Command, CommandType, not_a_question, question_of
 from ..commands.exchange import DescriptorSchema
+from ..commands.streams import Stream, StreamCommand
 from ..limits import Limits
 from ..logs import logger
 from ..serving.acceptor import limited
@@ -34,6 +36,8 @@ __all__ = ["Client", "ClientState"]
 _A = TypeVar("_A", bound=AMP)
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
+_In = TypeVar("_In")
+_Out = TypeVar("_Out")
 
 # How many seconds a call waits for a connection, if it has no time of its own.
 _PATIENCE = 30.0
@@ -191,6 +195,40 @@ class Client(Generic[_A]):
 
         command: Any = commandType
         return self._ask(command, ask, link, None)
+
+    @asynccontextmanager
+    async def stream(
+        self,
+        question: StreamCommand[_In, _Out, _R],
+        *,
+        timeout: float | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> AsyncIterator[Stream[_In, _Out, _R]]:
+        """Open a stream as `AMP.stream` does, on the connection with the fewest open questions.
+
+        `async with` waits for a connection as `call` does, within the timeout. A stream stays on its
+        connection, and ends with it: it is not asked again.
+        """
+        loop = asyncio.get_running_loop()
+
+        def ask(amp: AMP, left: float | None) -> asyncio.Future[Any]:
+            ready: asyncio.Future[Any] = loop.create_future()
+            ready.set_result((amp, left))
+            return ready
+
+        self._start()
+        waiting = Question(self._pool, ask, idempotent=False, keeps=True, timeout=timeout)
+        found: Any = await self._pool.ask(waiting, self._pool.pick())
+        amp, left = found
+        ended: asyncio.Future[None] = loop.create_future()
+        for link in self._pool.links:
+            if link.amp is amp:
+                link.asked(ended)  # It counts as an open question.
+        try:
+            async with AMP.stream(amp, question, timeout=left, metadata=metadata) as stream:
+                yield stream
+        finally:
+            ended.set_result(None)
 
     def _pick(self, command: Any) -> Link | None:
         """Return the connection that is to be asked, or None if there is none now."""

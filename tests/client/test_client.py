@@ -42,6 +42,7 @@ from amp_asyncio import (
     PrivateCertificate,
     Server,
     StartTLS,
+    StreamCommand,
     TooLong,
     serve,
     unix_serve,
@@ -1023,3 +1024,38 @@ async def test_a_server_that_leaves_while_it_is_connected_to(caplog: Any) -> Non
             await turns()
             assert client.connections == []
             await until(lambda: "the connection was lost before it was used" in caplog.text)
+
+
+# --- streams ---
+
+
+class Count(StreamCommand[int]):
+    until: int
+
+
+class Counter(Math):
+    @Count.responder
+    async def count(self, until: int) -> AsyncIterator[int]:
+        for number in range(until):
+            yield number
+
+
+async def test_a_stream_waits_for_a_connection_and_counts_as_a_question() -> None:
+    async with serve(Counter, "127.0.0.1", 0) as server, client_of(server, connections=2) as client:
+        async with client.stream(Count(until=3), timeout=30) as first:
+            assert await anext(first) == 0
+            await until(lambda: len(client.connections) == 2)
+            # The other connection has fewer open questions.
+            asked = [await client.callRemote(Sum, a=1, b=2) for _ in range(2)]
+            assert asked == [{"total": 3}] * 2
+            assert [number async for number in first] == [1, 2]
+        async with client.stream(Count(until=2)) as second:
+            assert [number async for number in second] == [0, 1]
+
+
+async def test_a_stream_without_a_connection_fails_within_its_time() -> None:
+    async with client_of(("127.0.0.1", 1)) as client:
+        with pytest.raises(ConnectionLost, match="has no connection") as caught:
+            async with client.stream(Count(until=3), timeout=0.01):
+                pass
+        assert not caught.value.sent
