@@ -43,3 +43,8 @@ def test_made_up_input() -> None:
 def test_spoilt_conversations(seed: str) -> None:
     output = output_of("fuzz_parser.py", "--mutations", "1000", "--seed", seed)
     assert "inputs: 1,009" in output
+
+
+def test_soak_of_streams() -> None:
+    output = output_of("soak_streams.py", "--items", "20000", "--streams", "3")
+    assert "60000 items, " in output

@@ -219,9 +219,8 @@ async def test_who_wants_to_see_the_boxes_does(caplog: pytest.LogCaptureFixture)
     caplog.set_level(logging.DEBUG, "amp_asyncio")
     assert await converse(Math) == written
     assert [record.args[1] for record in caplog.records if "sent" in record.msg] == [  # type: ignore[index]
-        "{b'_ask': b'1', b'_command': b'Sum', b'_offer': "
-        "b'1 cancel leave metadata ping stream timeout', "
-        "b'a': b'13', b'b': b'81'}",
+        "{b'_ask': b'1', b'_command': b'Sum', "
+        "b'_offer': b'1 cancel leave metadata ping stream timeout', b'a': b'13', b'b': b'81'}",
         "{b'_answer': b'7', b'total': b'3'}",
     ]
 

@@ -406,6 +406,40 @@ async def test_waiting_for_an_item_can_be_cancelled() -> None:
             assert await talk.answer() == 1
 
 
+@pytest.mark.slow
+async def test_streams_of_both_sides_share_with_each_other_and_with_calls() -> None:
+    limits = Limits(stream_window=65_536)
+    async with pair(Server, Server, limits=limits) as ends:
+        counts: dict[int, int] = {}
+        enough = asyncio.Event()
+
+        async def take(amp: Server, number: int) -> None:
+            async with amp.stream(Endless()) as numbers:
+                async for value in numbers:
+                    counts[number] = value
+                    if value == 1500:
+                        enough.set()
+
+        async def call(amp: Server) -> int:
+            answered = 0
+            while not enough.is_set():
+                assert await amp.callRemote(Sum, a=1, b=2) == {"total": 3}
+                answered += 1
+                await asyncio.sleep(0)
+            return answered
+
+        taking = [asyncio.ensure_future(take(ends[n % 2], n)) for n in range(100)]
+        answered = await asyncio.gather(*map(call, ends))
+        for task in taking:
+            task.cancel()
+        await asyncio.wait(taking)
+        assert min(answered) > 50
+        for side in (0, 1):
+            shares = [count for number, count in counts.items() if number % 2 == side]
+            assert len(shares) == 50
+            assert min(shares) > 0.8 * max(shares)
+
+
 # --- the ends ---
 
 
