@@ -196,8 +196,6 @@ def peer_ended(connection: Connection) -> bool:
         ours = connection.receiver.peer_is_ours
         if is_open and transport.can_write_eof() and connection.receiver.is_session and not ours:
             connection.peer_end = PeerEnd(connection, connection.limits.eof_timeout)
-        elif is_open and ours and connection.error is None:
-            connection.error = ConnectionLost("the peer closed its side of the connection")
         connection.inbox.when_given_out(partial(_boxes_ended, connection))
     return connection.peer_end is not None and connection.state is State.OPEN
 
@@ -207,6 +205,8 @@ def _boxes_ended(connection: Connection) -> None:
     if connection.inbox.in_box and connection.error is None:
         connection.error = MalformedAmpBox("the peer ended the connection in the middle of a box")
         connection.lines.warning("%r: %s", connection, connection.error)
+    elif connection.error is None and connection.receiver.peer_is_ours:
+        connection.error = ConnectionLost("the peer closed its side of the connection")
     if connection.peer_end is not None and connection.state is State.OPEN:
         why = f": {connection.error}" if connection.error else ""
         reason = ConnectionLost(f"the peer closed its side of the connection{why}")
