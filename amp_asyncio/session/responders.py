@@ -320,7 +320,7 @@ class Responders:
             # What was returned already, and waits for room, does not become more before it is sent.
             if self.is_burdened() or (self._backlog is not None and self._backlog.stuck):
                 return False
-        return self._has_room()
+        return not session.calls.held or session.outbox.unsent() < limits.max_backlog
 
     def _has_room(self) -> bool:
         """Return whether there is room for another answer."""
