@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import sys
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
@@ -16,8 +15,9 @@ from ..wire.boxes import AmpBox
 from .asking import ask, described
 from .connecting import with_peer
 from .failures import Failure, Status
-from .output import say, say_json
+from .output import say, say_json, written
 from .schemas import AnyCommand, command_in_module, command_of_peer
+from .streaming import converse
 from .text import printable
 from .values import Given, from_json, from_text, parse_json
 
@@ -28,7 +28,7 @@ _PATIENCE = 2.0
 
 
 def call(options: Namespace) -> Status:
-    """Ask one question, and print the answer."""
+    """Ask one question, and print the items that come, if it opens a stream, and the answer."""
     given = _given(options.arguments)
     command: AnyCommand | None = None
     if options.commands is not None:
@@ -38,8 +38,14 @@ def call(options: Namespace) -> Status:
 
     async def work(amp: AMP) -> Status:
         asked = command or await _described(amp, options)
-        box = await ask(amp, asked.name, asked.question(given, amp), asked.requires_answer)
-        if box is not None:
+        question = asked.question(given, amp)
+        box: AmpBox | None
+        if asked.items is not None:
+            _check_stream(asked, options)
+            box = await converse(amp, asked.name, question, asked.items, options.json)
+        else:
+            box = await ask(amp, asked.name, question, asked.requires_answer)
+        if box is not None and (asked.items is None or asked.has_values):
             answer = asked.answer(box, amp)
             if options.json:
                 say_json(answer)
@@ -48,6 +54,15 @@ def call(options: Namespace) -> Status:
         return Status.DONE
 
     return with_peer(options, work)
+
+
+def _check_stream(asked: AnyCommand, options: Namespace) -> None:
+    if not asked.requires_answer:
+        raise Failure(Status.USAGE, f"{options.command} is a stream, and cannot be without an answer")
+    if asked.items is not None and asked.items.sent is not None and "-" in options.arguments:
+        raise Failure(
+            Status.USAGE, "stdin has the items of the stream: give the arguments as name=value"
+        )
 
 
 async def _described(amp: AMP, options: Namespace) -> AnyCommand:
@@ -85,10 +100,7 @@ def _given(arguments: list[str]) -> dict[str, Given]:
 
 def _say_answer(answer: Mapping[str, Any]) -> None:
     for name, value in answer.items():
-        if not isinstance(value, str):
-            text = json.dumps(value, ensure_ascii=False)
-            value = text if text.isprintable() else json.dumps(value)
-        say(f"{name}: {printable(value)}")
+        say(f"{name}: {written(value)}")
 
 
 def describe(options: Namespace) -> Status:
@@ -117,6 +129,9 @@ def _say_command(command: Mapping[str, Any]) -> None:
     say(printable(f"{command['name']}({_written(command['arguments'])}) -> {answer}"))
     if command["doc"]:
         say(printable(f"    {command['doc']}"))
+    for direction, item in command.get("items", {}).items():
+        if item is not None:
+            say(printable(f"    items {direction}: {_type(item)}"))
     if command["errors"]:
         say(printable(f"    errors: {', '.join(command['errors'])}"))
 

@@ -28,12 +28,17 @@ examples:
   amp-asyncio call --commands shop.commands localhost:1234 Book 'seats=[1, 2]' --json
   echo '{"a": 13, "b": 81}' | amp-asyncio call --json localhost:1234 Sum -
   amp-asyncio call --starttls --cafile ca.pem shop.example:1234 Sum a=13 b=81
+  amp-asyncio call --timeout 0 localhost:1234 Follow log=errors | grep disk
 
 The types of the values are those of the module that --commands names, which may also be written for
 Twisted; or else those that the peer describes; or else everything is text, as numbers, texts and truth
 values (True, False) are in AMP as well. Lists and records are JSON. Bytes have escapes, such as \\x00
 and \\\\; @FILE stands for what is in a file. Arguments can also be one JSON object, or - to read it
 from stdin.
+
+Of a stream, each item that comes is a line, as soon as it comes, and the answer is at the end. For one
+that takes items, each line of stdin is one: as a value, but without @FILE, or JSON with --json. The
+types of a stream have to be known: from --commands, or because the peer describes them.
 
 """
 

@@ -8,8 +8,9 @@ import sys
 from typing import Any
 
 from .failures import Failure, Status
+from .text import printable
 
-__all__ = ["complain", "say", "say_json"]
+__all__ = ["complain", "say", "say_json", "written"]
 
 
 def say(line: str) -> None:
@@ -32,6 +33,14 @@ def say(line: str) -> None:
 def say_json(value: Any) -> None:
     """Print a line of JSON; all of it is ASCII."""
     say(json.dumps(value))
+
+
+def written(value: Any) -> str:
+    """Return a line for a value that JSON has: the text itself, or else JSON."""
+    if not isinstance(value, str):
+        text = json.dumps(value, ensure_ascii=False)
+        value = text if text.isprintable() else json.dumps(value)
+    return printable(value)
 
 
 def complain(line: str) -> None:

@@ -12,14 +12,22 @@ from ..wire.boxes import AmpBox
 from .failures import Failure, Status
 from .modules import commands_in
 from .text import escaped
-from .types import Pairs, described_pairs, plain_pairs
+from .types import Items, Pairs, described_items, described_pairs, plain_items, plain_pairs
 from .values import Given, objects_of, shown_record
 
 __all__ = ["AnyCommand", "KnownCommand", "command_in_module", "command_of_peer"]
 
 
 class AnyCommand:
-    """A command of which only the name is known: its values are text."""
+    """A command of which only the name is known: its values are text.
+
+    Attributes:
+        items: the types of its items, if it opens a stream.
+        has_values: whether there is anything in its answer.
+    """
+
+    items: Items | None = None
+    has_values = True
 
     def __init__(self, name: bytes, requires_answer: bool = True) -> None:
         self.name = name
@@ -44,9 +52,16 @@ class KnownCommand(AnyCommand):
     """A command whose arguments and answer are known, in plain types."""
 
     def __init__(
-        self, name: bytes, arguments: Pairs, response: Pairs, requires_answer: bool = True
+        self,
+        name: bytes,
+        arguments: Pairs,
+        response: Pairs,
+        requires_answer: bool,
+        items: Items | None,
     ) -> None:
         super().__init__(name, requires_answer)
+        self.items = items
+        self.has_values = bool(response)
         shown = name.decode("utf-8", "replace")
         self._arguments = schema_for(arguments, f"the command {shown}")
         self._response = schema_for(response, f"the answer to {shown}")
@@ -88,7 +103,8 @@ def command_in_module(module: str, name: str, requires_answer: bool) -> KnownCom
     found = known[name]
     wants = requires_answer and bool(found.requiresAnswer)
     arguments, response = plain_pairs(found.arguments), plain_pairs(found.response)
-    return KnownCommand(found.commandName, arguments, response, wants)
+    items = plain_items(found)
+    return KnownCommand(found.commandName, arguments, response, wants, items)
 
 
 def command_of_peer(
@@ -99,7 +115,8 @@ def command_of_peer(
         if each["name"] == name:
             wants = requires_answer and bool(each["requires_answer"])
             arguments, response = (described_pairs(each[key]) for key in ("arguments", "response"))
-            return KnownCommand(_bytes(name), arguments, response, wants)
+            items = described_items(each)
+            return KnownCommand(_bytes(name), arguments, response, wants, items)
     return AnyCommand(_bytes(name), requires_answer)
 
 

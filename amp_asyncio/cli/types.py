@@ -7,16 +7,32 @@ for them: Twisted's, those of typed commands, or their own. On the wire they are
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..commands import arguments, large
 from ..commands.arguments import Argument, String, Unicode
 from ..commands.lists import AmpList, ListOf
 
-__all__ = ["Dictionary", "OneRecord", "Pairs", "described_pairs", "plain", "plain_pairs"]
+__all__ = [
+    "Dictionary",
+    "Items",
+    "OneRecord",
+    "Pairs",
+    "described_items",
+    "described_pairs",
+    "plain_items",
+    "plain_pairs",
+]
 
 #: The definition of what a box has: names, and their arguments. These may be Twisted's, too.
 Pairs = Sequence[tuple[bytes, Any]]
+
+
+class Items(NamedTuple):
+    """The types of the items of a stream in each direction; None for a direction without any."""
+
+    received: Any
+    sent: Any
 
 
 class OneRecord(AmpList):
@@ -37,11 +53,11 @@ _BY_NAME: dict[str, type[Argument]] = {
 }
 
 
-def plain(argument: Any) -> Any:
+def _plain(argument: Any) -> Any:
     """Return what stands for an argument of a definition."""
     optional = bool(getattr(argument, "optional", False))
     if hasattr(argument, "elementType"):
-        return ListOf(plain(argument.elementType), optional)
+        return ListOf(_plain(argument.elementType), optional)
     if hasattr(argument, "subargs"):
         return _list_type(type(argument))(plain_pairs(argument.subargs), optional)
     return argument
@@ -49,7 +65,15 @@ def plain(argument: Any) -> Any:
 
 def plain_pairs(pairs: Pairs) -> Pairs:
     """Return the same for each pair of a definition."""
-    return [(name, plain(argument)) for name, argument in pairs]
+    return [(name, _plain(argument)) for name, argument in pairs]
+
+
+def plain_items(command: Any) -> Items | None:
+    """Return the items of a command, which may be Twisted's; None if it opens no stream."""
+    definition = getattr(command, "__amp__", None)
+    if definition is None or not definition.opens_stream:
+        return None
+    return Items(*(None if each is None else _plain(each) for each in definition.items))
 
 
 def _list_type(kind: type) -> type[AmpList]:
@@ -62,6 +86,15 @@ def _list_type(kind: type) -> type[AmpList]:
 def described_pairs(described: Sequence[Mapping[str, Any]]) -> Pairs:
     """Return the pairs that a peer has described; raises `LookupError` or `TypeError` if it has not."""
     return [(_bytes(each["name"]), _described(each)) for each in described]
+
+
+def described_items(described: Mapping[str, Any]) -> Items | None:
+    """Return the items of a command that a peer has described; raises as `described_pairs` does."""
+    items = described.get("items")
+    if items is None:
+        return None
+    received, sent = items["received"], items["sent"]
+    return Items(*(None if each is None else _described(each) for each in (received, sent)))
 
 
 def _described(each: Mapping[str, Any]) -> Argument:

@@ -26,6 +26,7 @@ __all__ = [
     "objects_of",
     "parse_json",
     "shown_record",
+    "to_json",
 ]
 
 
@@ -37,11 +38,14 @@ def parse_json(text: str) -> Any:
         raise ValueError(f"this is not JSON ({error}): {text}") from None
 
 
-def from_text(argument: Any, text: str) -> Any:
-    """Return the value that was typed for an argument; raise `ValueError` if it has none."""
+def from_text(argument: Any, text: str, *, files: bool = True) -> Any:
+    """Return the value that was typed for an argument; raise `ValueError` if it has none.
+
+    `files` says whether `@FILE` stands for what is in a file.
+    """
     if isinstance(argument, ListOf | AmpList):
         return from_json(argument, parse_json(text))
-    return _plain(argument, text, files=True)
+    return _plain(argument, text, files=files)
 
 
 def from_json(argument: Any, value: Any) -> Any:
@@ -97,7 +101,7 @@ def _lenient(argument: Any, text: str) -> Any:
     raise ValueError
 
 
-def _to_json(argument: Any, value: Any) -> Any:
+def to_json(argument: Any, value: Any) -> Any:
     """Return what stands for `value` in JSON."""
     if value is None or isinstance(value, bool | int | str):
         return value
@@ -108,7 +112,7 @@ def _to_json(argument: Any, value: Any) -> Any:
     if isinstance(value, datetime.datetime):
         return value.isoformat()
     if isinstance(argument, ListOf):
-        return [_to_json(argument.elementType, each) for each in value]
+        return [to_json(argument.elementType, each) for each in value]
     if isinstance(argument, AmpList):
         records = [shown_record(argument.subargs, each) for each in value]
         if isinstance(argument, Dictionary):
@@ -123,7 +127,7 @@ def _to_json(argument: Any, value: Any) -> Any:
 def shown_record(pairs: Pairs, objects: Mapping[str, Any]) -> dict[str, Any]:
     """Return what stands in JSON for objects by their Python names, without those that are None."""
     return {
-        escaped(name): _to_json(argument, value)
+        escaped(name): to_json(argument, value)
         for name, argument in pairs
         if (value := objects.get(python_name(name))) is not None
     }

@@ -49,10 +49,17 @@ def read_description(box: dict[bytes, bytes]) -> list[dict[str, Any]]:
 
 
 def _command(command: type[Command]) -> dict[str, Any]:
+    definition = command.__amp__
+    items = {}
+    if definition.opens_stream:
+        # As the side sees it that asks; None for a direction without any.
+        both = zip(("received", "sent"), definition.items, strict=True)
+        items["items"] = {key: None if item is None else _argument(item) for key, item in both}
     return {
         "name": command.commandName.decode("ascii", "backslashreplace"),
-        "arguments": _pairs(command.__amp__.arguments.pairs),
-        "response": _pairs(command.__amp__.response.pairs),
+        "arguments": _pairs(definition.arguments.pairs),
+        "response": _pairs(definition.response.pairs),
+        **items,
         "errors": {
             code.decode("ascii", "backslashreplace"): error.__name__
             for error, code in command.allErrors.items()

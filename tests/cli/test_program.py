@@ -167,7 +167,8 @@ def blocks(language: str) -> list[str]:
 @pytest.mark.slow
 def test_the_transcripts_of_the_guide(tmp_path: Path) -> None:
     """A shell runs each line after a `$`, and prints what is in the guide."""
-    (tmp_path / "shop.py").write_text("".join(blocks("python")))
+    for name, code in zip(("shop", "desk"), blocks("python"), strict=True):
+        (tmp_path / f"{name}.py").write_text(code)
     (tmp_path / "bin").mkdir()
     program = tmp_path / "bin" / "amp-asyncio"
     program.write_text(f'#!/bin/sh\nexec {" ".join(PROGRAM)} "$@"\n')
@@ -175,17 +176,26 @@ def test_the_transcripts_of_the_guide(tmp_path: Path) -> None:
     folder = str(Path(amp_asyncio.__file__).parents[1])
     environment = {**os.environ, "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
     environment |= {"PYTHONPATH": folder, "PYTHONUTF8": "1"}
-    serve = [*PROGRAM, "serve", "shop:Shop"]
     in_folder: dict[str, Any] = {"cwd": tmp_path, "env": environment, "text": True}
-    with subprocess.Popen(serve, stdout=subprocess.PIPE, **in_folder) as server:
+
+    def serve(factory: str) -> subprocess.Popen[str]:
+        return subprocess.Popen([*PROGRAM, "serve", factory], stdout=subprocess.PIPE, **in_folder)
+
+    with serve("shop:Shop") as shop_server, serve("desk:Desk") as desk_server:
+        servers = {"localhost:1234": shop_server, "localhost:4321": desk_server}
         try:
-            assert server.stdout is not None
-            address = server.stdout.readline().split()[-1]
+            addresses = {}
+            for written, server in servers.items():
+                assert server.stdout is not None
+                addresses[written] = server.stdout.readline().split()[-1]
             for transcript in blocks("console"):
                 for entry in transcript.removeprefix("$ ").split("\n$ "):
                     line, _, expected = entry.partition("\n")
+                    asked = line
+                    for written, address in addresses.items():
+                        asked = asked.replace(written, address)
                     done = subprocess.run(
-                        ["bash", "-c", line.replace("localhost:1234", address)],
+                        ["bash", "-c", asked],
                         stdout=subprocess.PIPE,
                         stderr=subprocess.STDOUT,
                         timeout=60,
@@ -193,8 +203,9 @@ def test_the_transcripts_of_the_guide(tmp_path: Path) -> None:
                     )
                     assert done.stdout.strip() == expected.strip(), line
         finally:
-            server.terminate()
-    assert server.returncode == 0
+            for server in servers.values():
+                server.terminate()
+    assert [server.returncode for server in servers.values()] == [0, 0]
 
 
 def test_the_guide_has_every_status_and_every_field(run: Run) -> None:
