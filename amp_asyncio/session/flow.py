@@ -47,6 +47,9 @@ _MORE_COST = PAIR_OVERHEAD + len(MORE)
 # The most credit that a direction may have, as in HTTP/2 (RFC 9113, 6.9.1).
 _MOST_CREDIT = 2**31 - 1
 
+# A piece is joined with the one before it if that is smaller: each has its own overhead in memory.
+_SMALL = 4096
+
 # (A value of 65,535 bytes would be written in another way in version 2 of AMP.)
 _MOST_IN_PIECE = MAX_VALUE_LENGTH - 1
 
@@ -103,7 +106,8 @@ class Outgoing:
     def grant(self, amount: int) -> None:
         """Take credit from the peer; the first one is the window of this direction."""
         if self._piece < 0:
-            piece = min(_MOST_IN_PIECE, amount // 2 - self.overhead - _MORE_COST)
+            rest = self.overhead + _MORE_COST
+            piece = min(_MOST_IN_PIECE, amount // 2 - rest, max(1, self._most - rest))
             if piece < 1:
                 raise MalformedAmpBox(f"a first credit of {amount}, which is too little for any item")
             self._piece = piece
@@ -117,9 +121,22 @@ class Outgoing:
             raise BoxTooLong(self._most, 1, isLocal=True)
 
     def pass_by(self, item: bytes) -> int:
-        """Return what `item` costs if it may be sent now, as one piece, or 0 if it has to wait."""
-        cost = self.overhead + len(item)
-        return cost if not self._queue and len(item) <= self._piece and cost <= self.credit else 0
+        """Return what `item` costs if it may be sent now, in up to two pieces, or 0 if it has to wait."""
+        size = len(item)
+        if size <= self._piece:
+            cost = self.overhead + size
+        elif size <= min(2 * self._piece, self._most):
+            cost = 2 * self.overhead + _MORE_COST + size
+        else:
+            return 0
+        return cost if not self._queue and cost <= self.credit else 0
+
+    def cut(self, item: bytes) -> list[tuple[bytes | memoryview, bool]]:
+        """Return the pieces of such an item, each with whether another one follows."""
+        if len(item) <= self._piece:
+            return [(item, False)]
+        whole = memoryview(item)
+        return [(whole[: self._piece], True), (whole[self._piece :], False)]
 
     def put(self, item: bytes | None, waiter: Any) -> None:
         """Let an item wait to be sent; None for the end. `waiter` is returned when it was sent."""
@@ -196,6 +213,7 @@ class Incoming:
         "_owed",
         "_partial",
         "_pending",
+        "_size",
         "ended",
         "overhead",
         "window",
@@ -209,7 +227,8 @@ class Incoming:
         self._most = most
         # The items that came and were not taken, each with what is to be given back for it.
         self._items: deque[tuple[bytes, int]] = deque()
-        self._partial: bytearray | None = None  # The pieces of an item that is not complete.
+        self._partial: list[bytes] | None = None  # The pieces of an item that is not complete.
+        self._size = 0  # How many bytes these have.
         self._pending = 0  # What is to be given back for these.
         self._owed = 0  # What may be given back now.
 
@@ -234,16 +253,20 @@ class Incoming:
             self._items.append((data, cost))
             return True
         if self._partial is None:
-            self._partial = bytearray()
-        self._partial += data
+            self._partial = []
+        self._size += len(data)
         self._pending += cost
-        if len(self._partial) > self._most:
+        if self._size > self._most:
             raise BoxTooLong(self._most, 1)
+        if self._partial and len(self._partial[-1]) < _SMALL:
+            self._partial[-1] += data
+        else:
+            self._partial.append(data)
         if more:
             self._give_back_unfinished()
             return False
-        self._items.append((bytes(self._partial), self._pending))
-        self._partial, self._pending = None, 0
+        self._items.append((b"".join(self._partial), self._pending))
+        self._partial, self._size, self._pending = None, 0, 0
         return True
 
     def end(self) -> None:
@@ -278,4 +301,4 @@ class Incoming:
     def drop(self) -> None:
         """Forget what came."""
         self._items.clear()
-        self._partial, self._pending = None, 0
+        self._partial, self._size, self._pending = None, 0, 0

@@ -168,7 +168,8 @@ class Lane:
         outgoing = self._outgoing
         if (cost := outgoing.pass_by(item)) and self._sharing.take(self):
             outgoing.credit -= cost
-            self._write(b"".join(self._box(item, False)))
+            parts = [part for piece, more in outgoing.cut(item) for part in self._box(piece, more)]
+            self._write(b"".join(parts))
             self._sharing.sent(self, cost)
             return None
         outgoing.check(item)

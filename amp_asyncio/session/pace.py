@@ -16,26 +16,28 @@ __all__ = ["Mark", "Pace"]
 # How many seconds longer than over the idle connection a ping may take.
 _LONGER: Final = 0.01
 
-# How much may be on its way at first, and in any case; as the limits count it.
-_ROOM: Final = 96 * 1024
+# How much may be on its way at first, which is also the least, and the most; as the limits count it.
+_LEAST: Final = 96 * 1024
+_MOST: Final = 8 * 1024 * 1024
 
-# By how much that grows with each ping, and what it is multiplied with when a ping takes too long. Both
-# sides see the same pings; to add and to multiply makes what each may send alike, as in TCP.
-_MORE: Final = 16 * 1024
+# By how much that grows while so much is read, and what it is multiplied with when a ping takes too long.
+# Both sides see the same pings; to add and to multiply makes what each may send alike, as in TCP. Before
+# a ping takes too long for the first time, it grows by all that is read.
+_MORE: Final = 64 * 1024
 _LESS: Final = 0.75
 
-# A ping is sent after this part of what may be on its way.
-_PARTS: Final = 4
+# A ping is sent after this part of what may be on its way, or after so many bytes.
+_PARTS: Final = 2
+_MOST_APART: Final = 128 * 1024
 
 
 class Mark:
-    """A ping: how much was sent before it, how much of that was on its way, and when it was sent."""
+    """A ping: how much was sent before it, and when it was sent."""
 
-    __slots__ = ("at", "on_its_way", "sent")
+    __slots__ = ("at", "sent")
 
-    def __init__(self, sent: int, on_its_way: int, at: float) -> None:
+    def __init__(self, sent: int, at: float) -> None:
         self.sent = sent
-        self.on_its_way = on_its_way
         self.at = at
 
 
@@ -46,40 +48,37 @@ class Pace:
         left: how much more may be sent; negative if more was.
     """
 
-    __slots__ = ("_growth", "_judged", "_marked", "_quickest", "_read", "_room", "_sent", "left")
+    __slots__ = ("_judged", "_marked", "_quickest", "_read", "_room", "_sent", "left")
 
     def __init__(self) -> None:
-        self._room = self.left = _ROOM
+        self._room = self.left = _LEAST
         self._sent = 0
         self._read = 0  # How much of that the peer is known to have read.
         self._marked = 0  # How much was sent before the last ping.
-        self._judged = 0  # How much was sent when the room became less.
-        self._growth = 1 / _PARTS  # How much the room grows in addition, before it first becomes less.
+        self._judged = -1  # How much was sent when the room became less; -1 before that.
         self._quickest = float("inf")  # How many seconds the quickest ping took.
 
     def sent(self, cost: int) -> bool:
         """Count what was sent; return whether a ping is due."""
         self._sent += cost
         self.left -= cost
-        return self._sent - self._marked >= self._room // _PARTS
+        return self._sent - self._marked >= min(self._room // _PARTS, _MOST_APART)
 
     def mark(self, now: float) -> Mark:
         """Return the mark of a ping that is sent now."""
         self._marked = self._sent
-        return Mark(self._sent, self._sent - self._read, now)
+        return Mark(self._sent, now)
 
     def read(self, mark: Mark, now: float) -> None:
         """The ping of `mark` was answered: the peer has read what was sent before it."""
-        self._read = mark.sent
+        read, self._read = mark.sent - self._read, mark.sent
         took = now - mark.at
         self._quickest = min(self._quickest, took)
-        if took > self._quickest + _LONGER:
-            # What was sent before it became less does not show whether that was enough.
-            if mark.sent > self._judged:
-                self._room = max(_ROOM, int(self._room * _LESS))
-                self._judged = self._sent
-                self._growth = 0.0
-        elif mark.on_its_way * 2 > self._room:
-            # If less was on its way, that does not show that the peer would read more.
-            self._room += _MORE + int(self._room * self._growth)
+        if took <= self._quickest + _LONGER:
+            more = read if self._judged < 0 else _MORE * read // self._room
+            self._room = min(_MOST, self._room + more)
+        elif mark.sent > self._judged:
+            # (What was sent before it became less does not show whether that was enough.)
+            self._room = max(_LEAST, int(self._room * _LESS))
+            self._judged = self._sent
         self.left = self._room - self._sent + self._read

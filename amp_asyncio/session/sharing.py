@@ -21,8 +21,11 @@ __all__ = ["Shared", "Sharing"]
 
 # What all streams of a conversation may send in one turn of the loop, and what one of them gets at a
 # time; both as the limits count it. A piece may be larger than a share: the next ones are then less.
-_TURN: Final = 128 * 1024
+_TURN: Final = 160 * 1024
 _SHARE: Final = 16 * 1024
+
+# What a stream gets at a time while it is the only one: an item of 64 KiB is then one write.
+_ALONE: Final = 80 * 1024
 
 
 class Shared(Protocol):
@@ -73,8 +76,8 @@ class Sharing:
             while stream.share <= 0:
                 if self._left <= 0:
                     return False
-                self._left -= _SHARE
-                stream.share += _SHARE
+                self._left -= _ALONE
+                stream.share += _ALONE
             if not self._ticking:
                 self._tick()
         return True
@@ -125,8 +128,9 @@ class Sharing:
             stream = (self._begun or self._line).popleft()
             stream.in_line = False
             if stream.share <= 0:
-                stream.share += _SHARE
-                self._left -= _SHARE
+                share = _SHARE if self._begun or self._line else _ALONE
+                stream.share += share
+                self._left -= share
             room -= max(stream.share, 0)
             if stream.share <= 0 or stream.pump():
                 self._join(stream)

@@ -41,7 +41,9 @@ class Direction:
         self.sent.append(item)
         if cost := self.outgoing.pass_by(item):
             self.outgoing.credit -= cost
-            self.pieces.append((item, False))
+            pieces = [(bytes(piece), more) for piece, more in self.outgoing.cut(item)]
+            assert cost == sum(box_cost(box_of(piece, more)) for piece, more in pieces)
+            self.pieces += pieces
             self.done.add(number)
         else:
             self.outgoing.put(item, number)

@@ -81,7 +81,7 @@ async def test_one_turn_has_room_for_so_much_only() -> None:
     for _ in range(20):
         before = stream.sent
         await asyncio.sleep(0)
-        assert stream.sent - before < 160_000
+        assert stream.sent - before < 250_000
     assert stream.sent > 500_000
     line.sharing.leave(stream)
 
@@ -181,9 +181,10 @@ def test_the_line_is_filled_and_no_more(rate: float, delay: float, size: int) ->
     assert took < delay + max(0.04, 2 * 96 * 1024 / rate)
 
 
-def test_what_is_not_used_does_not_grow() -> None:
+def test_there_is_a_most_that_may_be_on_its_way() -> None:
     pace = Pace()
-    for now in range(100):
-        assert pace.sent(30_000)
+    for now in range(1000):
+        while not pace.sent(30_000):
+            pass
         pace.read(pace.mark(float(now)), now + 0.001)
-    assert pace.left < 200_000
+    assert pace.left == 8 * 1024 * 1024
