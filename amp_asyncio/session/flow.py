@@ -121,7 +121,7 @@ class Outgoing:
             raise BoxTooLong(self._most, 1, isLocal=True)
 
     def pass_by(self, item: bytes) -> int:
-        """Return what `item` costs if it may be sent now, in up to two pieces, or 0 if it has to wait."""
+        """Return what `item` costs if it may leave now, in up to two pieces; 0 if it has to wait."""
         size = len(item)
         if size <= self._piece:
             cost = self.overhead + size

@@ -20,9 +20,9 @@ _LONGER: Final = 0.01
 _LEAST: Final = 96 * 1024
 _MOST: Final = 8 * 1024 * 1024
 
-# By how much that grows while so much is read, and what it is multiplied with when a ping takes too long.
-# Both sides see the same pings; to add and to multiply makes what each may send alike, as in TCP. Before
-# a ping takes too long for the first time, it grows by all that is read.
+# By how much that grows while so much is read, and what it is multiplied with when a ping takes too
+# long. Both sides see the same pings; to add and to multiply makes what each may send alike, as in TCP.
+# Before a ping takes too long for the first time, it grows by all that is read.
 _MORE: Final = 64 * 1024
 _LESS: Final = 0.75
 
