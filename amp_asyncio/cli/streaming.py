@@ -101,26 +101,20 @@ async def _read() -> bytes:
     if sys.stdin is None:  # It was closed before the program began.
         return b""
     loop = asyncio.get_running_loop()
-    future: asyncio.Future[bytes] = loop.create_future()
+    found: asyncio.Queue[bytes | OSError] = asyncio.Queue()
     number = sys.stdin.fileno()
 
-    def done(data: bytes, error: OSError | None) -> None:
-        if future.done():
-            return
-        if error is None:
-            future.set_result(data)
-        else:
-            why = f"cannot read stdin: {error.strerror}"
-            future.set_exception(Failure(Status.USAGE, why))
-
     def read() -> None:
-        data, failed = b"", None
+        data: bytes | OSError
         try:
             data = os.read(number, _CHUNK)
         except OSError as error:
-            failed = error
+            data = error
         with suppress(RuntimeError):  # The loop is closed: nothing is wanted any more.
-            loop.call_soon_threadsafe(done, data, failed)
+            loop.call_soon_threadsafe(found.put_nowait, data)
 
     Thread(target=read, daemon=True).start()
-    return await future
+    data = await found.get()
+    if isinstance(data, OSError):
+        raise Failure(Status.USAGE, f"cannot read stdin: {data.strerror}")
+    return data
