@@ -37,6 +37,8 @@ def ask(
     if template is not None:
         values: Any = question.__dict__
         future = session.calls.ask_at_once(template, definition, values, terms)
+    elif definition.template is not None:
+        future = session.calls.ask_at_once(definition.template, definition, question.structured, terms)
     if future is None:
         with asked_on(question, terms):
             future = question._doCommand(session.owner or _Forgotten(session))

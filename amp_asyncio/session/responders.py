@@ -248,7 +248,7 @@ class Responders:
             if self._stopping is not None or (call is not None and call.deadline is not None):
                 self.stopping.began(task, running)
             return task
-        return None
+        return None  # pragma: no cover: before 3.12, none is done at once
 
     async def _finish(self, running: Running, responder: Responder, answer: Awaitable[Any]) -> None:
         """Wait for an answer, and send it when there is room for it."""

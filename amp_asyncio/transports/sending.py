@@ -23,7 +23,7 @@ def unacknowledged(transport: asyncio.BaseTransport | None) -> int:
         return 0
     try:
         waiting = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, b"\0\0\0\0")
-    except OSError:
+    except (OSError, ValueError):  # It may have been closed.
         return 0
     (size,) = struct.unpack("i", waiting)
     return size if size > _LITTLE else 0

@@ -2,10 +2,11 @@
 
     python tests/benchmarks/streams.py [--rounds N] [--megabytes N] [--items N] [--rows A,B]
 
-In each round, every row runs once, in a server and a client process of its own: what else the machine
-does falls on all of them. The figures are the medians of the rounds. The server sends, in pieces of
-60,000 bytes; the client counts what it gets. "switch" hands the connection over to asyncio's streams, so
-it is a bare socket. "calls in flight" is what the items compare to: 100 plain calls at a time.
+In each round, every row runs once, in a server and a client process of its own: what else the
+machine does falls on all of them. The figures are the medians of the rounds. The server sends, in
+pieces of 60,000 bytes; the client counts what it gets. "switch" hands the connection over to
+asyncio's streams, so it is a bare socket. "calls in flight" is what the items compare to: 100 plain
+calls at a time.
 
 Rows whose library is not installed are left out.
 """

@@ -802,6 +802,23 @@ async def test_the_peer_has_no_such_stream() -> None:
 # --- against a model ---
 
 
+class Refusing(Server):
+    """Its responder is a plain def, which fails before there is anything to wait for."""
+
+    @Upload.responder
+    def upload(self, stream: Stream[bytes, Never], name: str) -> Any:
+        raise Full("no room") if name == "full" else RuntimeError("broken")
+
+
+async def test_a_plain_responder_that_raises() -> None:
+    async with pair(Refusing) as (_, client):
+        for name, error in (("full", Full), ("other", UnknownRemoteError)):
+            with pytest.raises(error):
+                async with client.stream(Upload(name=name)) as upload:
+                    await upload.answer()
+        assert await client.callRemote(Sum, a=1, b=2) == {"total": 3}
+
+
 class Script(StreamCommand[bytes, bytes, int], answer="count"):
     """The responder does what the test says."""
 
