@@ -90,8 +90,7 @@ def suffix(terms: Terms | None, left: float | None) -> tuple[bytes, int]:
         value = milliseconds(left)
         return b"\0\x08_timeout\0%c%b" % (len(value), value), 1
     pairs = [] if left is None else [(TIMEOUT, milliseconds(left))]
-    if terms is not None:
-        pairs += terms.metadata.items()
+    pairs += () if terms is None else terms.metadata.items()
     data = [b"\0%c%b%b%b" % (len(key), key, len(value).to_bytes(2), value) for key, value in pairs]
     return b"".join(data), len(data)
 

@@ -173,6 +173,12 @@ async def test_an_offer_after_one_that_was_forwarded(anyone: bool) -> None:
         assert [box.get(b"_answer") for box in peer.boxes()] == [b"1", b"2"]
 
 
+async def test_a_peer_that_knows_no_ping_is_asked_where_anyone_is() -> None:
+    async with raw_pair(ping_anyone=True, ping_interval=0.01, ping_timeout=60) as (amp, peer):
+        await known(amp, peer)
+        await peer.until(lambda: b"_ping" in peer.data)
+
+
 def test_whether_anyone_is_asked_is_a_bool() -> None:
     with pytest.raises(TypeError, match="ping_anyone must be True or False, not 1"):
         Limits(ping_anyone=1)  # type: ignore[arg-type]
