@@ -53,6 +53,12 @@ def transport(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(support, "over_unix", request.param == "unix")
 
 
+@pytest.fixture
+def endless_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a connection use as much of a turn of the loop as it needs, however slow the machine is."""
+    monkeypatch.setattr("amp_asyncio.connection.inbox.perf_counter", lambda: 0.0)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.obj):

@@ -64,7 +64,8 @@ class Deadlines(Generic[_K]):
         self._timer = None
         self._due = inf
         now = monotonic()
-        for key in [key for key, deadline in self._times.items() if deadline <= now]:
+        over = [key for key, deadline in self._times.items() if deadline <= now]
+        for key in sorted(over, key=self._times.__getitem__):
             # (One of them may end another.)
             if self._times.pop(key, None) is not None:
                 self._over(key)

@@ -152,6 +152,7 @@ async def test_a_question_that_was_cancelled_while_it_waited_is_forgotten() -> N
         await first
 
 
+@pytest.mark.usefixtures("endless_turns")
 async def test_refusals_that_wait_keep_no_frames() -> None:
     class Large:
         pass
