@@ -253,6 +253,7 @@ class Session:
             self.peer_announced()
         self.leaving = None
         self.calls.offer()
+        self.moved()
 
     def send_control(self, box: AmpBox) -> bool:
         """Send what wants no answer to a peer that knows it; return whether it was sent."""

@@ -132,6 +132,21 @@ async def test_a_peer_that_does_not_leave_is_waited_for_as_long_as_it_takes_to_c
         assert peer.boxes() == [LEAVE]
 
 
+@pytest.mark.parametrize("heard", [False, True])
+async def test_a_peer_that_is_lost_while_it_leaves_is_not_waited_for(heard: bool) -> None:
+    async with raw_pair(Bouncing) as (amp, peer):
+        await known(amp, peer)
+        asked = amp.callRemote(Sum, a=1, b=2)
+        closing = asyncio.ensure_future(amp.close(timeout=None))
+        if heard:
+            peer.send(LEAVE)
+        await turns()
+        peer.transport.abort()
+        await closing
+        with pytest.raises(ConnectionLost):
+            await asked
+
+
 async def test_a_cancelled_question_is_waited_for() -> None:
     """Its tag is open until the peer has ended its responder."""
     async with raw_pair(Bouncing) as (amp, peer):
