@@ -108,10 +108,10 @@ def call_received(session: Session, box: AmpBox, pairs: int) -> tuple[Call | Non
         return Call("answering", box[COMMAND], session.owner, None, NO_METADATA, deadline), 0
     if (offer := box.pop(OFFER, None)) is not None:
         session.offer_received(offer, box.get(ASK))
-    cost = box_cost(box)
     keys = take_keys(box)
     if not keys:
         return None, 0
+    cost = box_cost(box) + box_cost(keys)
     deadline = deadline_of(keys.pop(TIMEOUT, b"")) if ASK in box else None
     named = [(key[_PREFIX:], value) for key, value in keys.items() if key.startswith(METADATA)]
     if deadline is None and not named:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import MutableMapping
 from typing import Final
 
+from .boxes import ANSWER, ASK, COMMAND, ERROR
+
 __all__ = [
     "ACCEPT",
     "CANCEL",
@@ -55,6 +57,9 @@ NOT_SERVING_ERROR_CODE: Final = b"_NOT_SERVING"
 
 _KEYS: Final = frozenset((OFFER, TIMEOUT, STREAM))
 
+# Most boxes have no other keys that begin so.
+_OF_AMP: Final = frozenset((COMMAND, ASK, ANSWER, ERROR))
+
 
 def is_key(key: bytes) -> bool:
     """Return whether a key of a box is one of these, and not an argument."""
@@ -63,4 +68,5 @@ def is_key(key: bytes) -> bool:
 
 def take_keys(box: MutableMapping[bytes, bytes]) -> dict[bytes, bytes]:
     """Take these keys out of a box, and return them with their values."""
-    return {key: box.pop(key) for key in [key for key in box if key[:1] == b"_" and is_key(key)]}
+    found = [key for key in box if key[:1] == b"_" and key not in _OF_AMP and is_key(key)]
+    return {key: box.pop(key) for key in found}
