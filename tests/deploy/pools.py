@@ -94,13 +94,13 @@ async def killed(calls: int, at_once: int, period: float, command: type[Squares]
         async def kill() -> None:
             nonlocal kills
             while True:
-                await asyncio.sleep(period)
                 amps = client.connections
                 if amps:
                     # "process 4711"
                     pid = int(random.choice(amps).peer.address.split()[1])
                     os.kill(pid, signal.SIGKILL)
                     kills += 1
+                await asyncio.sleep(period)
 
         killing = asyncio.ensure_future(kill())
         outcomes = await ask_all(client, calls, at_once, command)

@@ -48,7 +48,7 @@ def test_a_pool_whose_children_are_killed(command: type[pools.Squares]) -> None:
     assert found["wrong"] == []
     if command is pools.Repeatable:
         assert found["failed"] == 0
-    assert found["kills"] > 1
+    assert found["kills"] >= 1
 
 
 def test_pools_side_by_side() -> None:
