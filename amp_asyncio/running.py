@@ -156,7 +156,7 @@ def listen_fds(name: str | None = None) -> list[socket.socket]:
 def sd_notify(state: str) -> bool:
     """Tell systemd, or whoever has started this service, about its state, such as "READY=1".
 
-    Return False if there is nobody to tell: `NOTIFY_SOCKET` is not set, or it cannot be reached.
+    Return False if `NOTIFY_SOCKET` is not set, or if it cannot be reached.
     """
     path = os.environ.get("NOTIFY_SOCKET")
     if not path:

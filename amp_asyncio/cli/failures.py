@@ -21,7 +21,7 @@ class Status(IntEnum):
     TIMEOUT = 4
     #: Ctrl-C, as a shell reports it.
     INTERRUPTED = 130
-    #: Nobody reads the output any more, as a shell reports it.
+    #: The reader of the output has gone; a shell reports it in this way.
     OUTPUT_CLOSED = 141
 
 

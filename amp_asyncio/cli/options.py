@@ -19,7 +19,7 @@ exit status:
   3    there is no connection, it was lost, or the peer does not speak AMP
   4    the time was over
   130  interrupted by Ctrl-C
-  141  nobody reads the output any more"""
+  141  the reader of the output has gone"""
 
 _CALL = """\
 examples:

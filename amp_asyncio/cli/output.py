@@ -1,4 +1,4 @@
-"""What the program prints, and what becomes of it if nobody reads it any more."""
+"""What the program prints, and what it does when the reader has gone."""
 
 from __future__ import annotations
 

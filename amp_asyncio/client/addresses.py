@@ -43,7 +43,7 @@ class Opened(Protocol):
     def max_calls(self) -> int | None: ...
 
     def abandoned(self, answer: asyncio.Future[Any]) -> None:
-        """Nobody waits any more for the answer to a question, which was cancelled or is late."""
+        """The caller no longer waits for an answer: it has cancelled, or its time is over."""
 
     async def close(self, timeout: float | None) -> None:
         """Close it in order, within `timeout` seconds."""
@@ -77,7 +77,7 @@ class Source(Protocol):
     def backoff(self) -> Backoff: ...
 
     async def endpoints(self) -> Sequence[Endpoint]:
-        """Return those that there are now."""
+        """Return the present addresses."""
         ...
 
 
@@ -154,7 +154,7 @@ def addresses_of(target: Any) -> Callable[[], Awaitable[Iterable[Address]]] | li
         return list(target)
     if callable(target):
         resolver: Any = target
-        return resolver  # type: ignore[no-any-return]
+        return resolver  # type: ignore[no-any-return]  # Checked by its shape.
     raise TypeError(
         "Client(address) takes an address, a list of addresses, an async function that returns one, or "
         f"a Server, not {target!r}; {_NEEDED}"

@@ -135,7 +135,7 @@ class Keepers:
                 task.add_done_callback(self._not_used)
 
     def _not_used(self, attempt: asyncio.Task[Link | None]) -> None:
-        """An attempt has ended after another one has succeeded, or after nobody needs it."""
+        """An attempt has ended after another one succeeded, or when it is not needed any more."""
         self._closing.discard(attempt)
         link = None if attempt.cancelled() else attempt.result()
         if link is not None:

@@ -109,7 +109,7 @@ class Places:
         return len(self._known)
 
     def update(self, endpoints: Iterable[Any]) -> bool:
-        """Take the addresses that there are now; return whether they are others than before."""
+        """Take the present addresses; return whether they have changed."""
         before, self._known = self._known, {}
         all_before = self._gone | before
         for endpoint in endpoints:
@@ -173,7 +173,7 @@ class Places:
             failures += 1
         elif not steady:
             # A load balancer may lead to the server that is about to end for a while, and to the next
-            # one that is restarted after that: this is no reason to wait for long.
+            # one that is restarted after that: do not wait long because of that.
             failures = max(failures, min(failures + 1, _LEAVES))
         return self._postpone(place, now, failures)
 

@@ -162,7 +162,7 @@ def _split(hint: Any, scope: Scope) -> tuple[Any, bool]:
     rest = [each for each in members if each is not type(None)]
     if len(rest) == len(members):
         return hint, False
-    inner = rest[0] if len(rest) == 1 else Union[tuple(rest)]  # noqa: UP007
+    inner = rest[0] if len(rest) == 1 else Union[tuple(rest)]  # noqa: UP007 (no tuple for |)
     return inner, True
 
 

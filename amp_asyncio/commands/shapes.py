@@ -125,7 +125,7 @@ class OneValue(Shape):
 
 
 class Nothing(Shape):
-    """There are no values: None."""
+    """No values: the object is None."""
 
     __slots__ = ()
 

@@ -53,7 +53,7 @@ class Inbox:
         pauses: why none are given out.
         heard_at: when a piece of the stream came last that could be read at once, or the time in which
             it is one of several, on the clock of `perf_counter`.
-        overlooked: how many boxes of the piece that is being read are no sign of work.
+        overlooked: how many boxes of the piece that is being read do not count as work.
         silence: is told when boxes came; None if that does not matter.
         unclaimed: closes descriptors that no box names; None before the first one came.
     """

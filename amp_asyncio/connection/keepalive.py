@@ -4,9 +4,9 @@ When nothing has come for `ping_interval` seconds, the peer is asked. Any byte t
 life, whatever it is. If none comes for `ping_timeout` seconds more, the connection is aborted: to close
 it in order would wait for a peer that is not there.
 
-What is no sign of death is not counted: time in which this side does not read, or the connection is
-being changed; time in which the peer takes what is written, since it cannot answer before it has read
-it all; and time in which this side itself was held up, with bytes that it has not seen yet.
+Silence that says nothing about the peer is not counted: time in which this side does not read, or the
+connection is being changed; time in which the peer takes what is written, since it cannot answer before
+it has read it all; and time in which this side itself was held up, with bytes that it has not seen yet.
 """
 
 from __future__ import annotations

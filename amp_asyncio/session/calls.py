@@ -295,7 +295,7 @@ class Calls:
         return future
 
     def deadline_of(self, asked: Asked, terms: Terms | None) -> float | None:
-        """Return when nobody waits any more for the answer to a question that is asked here."""
+        """Return the deadline of a question that is asked here; None if it has none."""
         if asked is None or (terms is None and isinstance(asked, Change)):
             return None
         asking = self._session.responders.call_of_asker(current.get())

@@ -24,7 +24,7 @@ _PAUSE: Final = 1e-6
 # How many seconds ahead the timer is set at most: event loops cannot go much further.
 _FAR: Final = 86_400.0
 
-# The longest time that a peer may name, in digits of milliseconds: more is no deadline.
+# The longest time that a peer may name, in digits of milliseconds: a longer one is ignored.
 _DIGITS: Final = 15
 
 

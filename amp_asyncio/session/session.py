@@ -58,7 +58,7 @@ class Session:
         latency: how many seconds the last ping took; None before the first one.
         closing: whether only responders may still ask.
         retiring: whether it leaves as soon as the peer can be told, without closing.
-        peer_left: is called when the peer has said that it leaves; None if nobody has to know.
+        peer_left: is called when the peer has said that it leaves; None if nothing needs to know.
         parking: whether the peer's commands wait, unless a question of ours is open.
         watched: whether somebody waits until all is done.
     """

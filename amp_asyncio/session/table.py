@@ -1,4 +1,4 @@
-"""The table of open questions: those that were sent and not answered, also if nobody waits for them.
+"""The table of open questions: sent and not answered, even if their callers have given up.
 
 A question stays here when its caller has cancelled, or its time is over: that is how a late answer is
 told from one that answers nothing. A peer that has announced that it knows how is told, and sends the
@@ -53,7 +53,7 @@ class Table:
         open: what takes the answer, the future and the size of each, by its tag.
         unanswered: what they count together against the window.
         count_at: with how many open questions those are counted that were cancelled.
-        tells: whether the peer is told of those that nobody waits for.
+        tells: whether the peer is told of those whose callers have given up.
         watches: whether it will be noticed soon which of them were cancelled.
         deadlines: when their time is over; None if none has had a deadline.
     """
@@ -126,7 +126,7 @@ class Table:
             self.deadlines.remove(future)
         return asked, future
 
-    # --- those that nobody waits for ---
+    # --- those whose callers have given up ---
 
     def end_at(self, future: _AnyFuture, deadline: float) -> None:
         """Fail a question when its time is over, whether or not it was sent by then."""
@@ -179,7 +179,7 @@ class Table:
             self.look_soon()
 
     def look_soon(self) -> None:
-        """Look for those that nobody waits for, in the next turn of the event loop."""
+        """Look for those whose callers have given up, in the next turn of the event loop."""
         if not self._soon:
             self._soon = True
             asyncio.get_running_loop().call_soon(self._look)

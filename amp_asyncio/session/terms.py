@@ -33,7 +33,7 @@ class Terms:
     """What the caller has said about one question.
 
     Attributes:
-        deadline: when nobody waits for its answer any more; None for no timeout.
+        deadline: when its caller stops waiting; None for no timeout.
         given: whether the caller has said anything about the time.
         metadata: its metadata, as pairs of its box.
     """

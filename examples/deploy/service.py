@@ -38,7 +38,7 @@ async def main(options: argparse.Namespace) -> None:
 
     tls = context() if options.certificate else None
     host, _, port = options.listen.rpartition(":")
-    # systemd may have opened the sockets in advance: then nobody is refused while this starts.
+    # systemd may have opened the sockets in advance: then no client is refused while this starts.
     sockets = listen_fds()
     if sockets:
         services = [serve(Hotel, sock=sock, ssl=tls) for sock in sockets]
