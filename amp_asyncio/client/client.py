@@ -77,6 +77,7 @@ class Client(Generic[_A]):
     def __init__(
         self,
         target: Any,
+        # (A default cannot be checked against a type variable.)
         protocol_factory: Callable[[], _A] = AMP,  # type: ignore[assignment]
         *,
         connections: int | None = None,

@@ -207,6 +207,7 @@ class Command(Generic[_Answer], metaclass=CommandType):
     @classmethod
     def parseArguments(cls, box: Mapping[bytes, bytes], proto: Any) -> dict[str, Any]:
         """Return the arguments in `box`; `MalformedAmpBox` where one is missing or malformed."""
+        # (What a schema decodes depends on its shape: for a question it is a dictionary.)
         return cls.__amp__.arguments.decode(box, proto)  # type: ignore[no-any-return]
 
     @classmethod

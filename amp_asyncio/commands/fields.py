@@ -84,6 +84,7 @@ def _of_attrs(kind: Any) -> Iterator[Field]:
         )
         field.attribute = attribute
         field.kw_only = bool(attribute.kw_only)
+        # (For type checkers, attrs.Factory is a function.)
         if isinstance(default, attrs.Factory):  # type: ignore[arg-type]
             field.default = None
             field.make = default.factory
