@@ -10,7 +10,7 @@ import contextlib
 from collections import ChainMap
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from ..errors import (
     CallCancelled,
@@ -20,7 +20,7 @@ from ..errors import (
     UnhandledCommand,
     UnknownRemoteError,
 )
-from ..wire.boxes import ANSWER, ASK, UNHANDLED_ERROR_CODE, Box
+from ..wire.boxes import ANSWER, ASK, COMMAND, UNHANDLED_ERROR_CODE, Box
 from ..wire.extensions import (
     CANCELLED_ERROR_CODE,
     DEADLINE_ERROR_CODE,
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from .schemas import Schema
 
 __all__ = ["ENDING", "PROTOCOL_ERRORS", "ByName", "Definition", "alone", "raisable"]
+
+_Read: TypeAlias = Callable[[Mapping[bytes, bytes], Any], Any]
 
 #: The errors of the protocol: any command may fail with them, and none may declare their codes.
 PROTOCOL_ERRORS: dict[bytes, type[Exception]] = {
@@ -120,8 +122,13 @@ class Definition(ByName):
 
     Attributes:
         arguments: the schema of a question, and `response` that of its answer.
-        pairs: how many pairs each question has on the wire; 0 if that differs, or if something may look
-            at all of them.
+        keys: the keys that a question may have on the wire.
+        pairs: how many of them each question has; 0 if that differs, or if something may look at all of
+            them.
+        apart: whether a command does not wait for its turn: it changes the connection, or opens a
+            stream.
+        read_question: reads the arguments in a box, for an AMP; `read_answer` reads the answer. They
+            are `Command.parseArguments` and `Command.parseResponse`, or what these call.
         check: raises `InvalidSignature` for arguments with which no question can be made.
         template: how a question is written without a box, from the arguments as they are given; None if
             a box is needed. `question_template` is the same for an instance of a typed command.
@@ -133,15 +140,19 @@ class Definition(ByName):
     """
 
     __slots__ = (
+        "apart",
         "arguments",
         "check",
         "command",
         "declared",
         "failures",
         "inherits",
+        "keys",
         "opens_stream",
         "pairs",
         "question_template",
+        "read_answer",
+        "read_question",
         "response",
         "response_template",
         "template",
@@ -152,6 +163,7 @@ class Definition(ByName):
         self.command = command
         self.inherits = inherits
         self.opens_stream = False
+        self.apart = command.responseType is not Box
         self.declared: dict[type[Exception], tuple[bytes, bool]] = {}
         self.failures: dict[type[Exception], Failure] = {}
 
@@ -170,6 +182,13 @@ class Definition(ByName):
             self.use_template(Template.of(arguments, ASK, _command=command.commandName))
         if command.responseType is Box and self.inherits("makeResponse"):
             self.response_template = Template.of(response, ANSWER)
+        self.read_question: _Read = command.parseArguments
+        self.read_answer: _Read = command.parseResponse
+        if self.inherits("parseArguments"):
+            self.read_question = arguments.decode
+        if self.inherits("parseResponse"):
+            self.read_answer = response.decode
+        self.keys = frozenset((ASK, COMMAND, *(name for name, _ in arguments.pairs)))
         codecs = arguments.codecs
         same = codecs is not None and not any(codec.optional for codec in codecs)
         plain = same and self.inherits("parseArguments")
@@ -218,7 +237,7 @@ class Definition(ByName):
                 take_keys(box)
             if response.lists and response.in_lists(box, session.limits.max_box_size, isLocal=False):
                 session.end_turn()
-            answer = self.command.parseResponse(box, session.owner)
+            answer = self.read_answer(box, session.owner)
         except ENDING:
             raise
         except BaseException as error:

@@ -262,7 +262,7 @@ else:
         def __init_subclass__(cls, answer=None, **kw):
             super().__init_subclass__(answer=answer, **kw)
             name = cls.__name__
-            cls.__amp__.opens_stream = True
+            cls.__amp__.opens_stream = cls.__amp__.apart = True
             if not cls.__amp__.is_typed:
                 raise TypeError(f"{name} says nothing of its items: write {name}(StreamCommand[...])")
             if not cls.requiresAnswer:

@@ -21,6 +21,10 @@ __all__ = ["Template"]
 # Raises `struct.error` for what is too long.
 _length = Struct(">H").pack
 
+# The lengths of most values: to look one up takes less time than to make it.
+_MANY = 256
+_LENGTHS = [_length(length) for length in range(_MANY)]
+
 
 class Template:
     """The boxes of one schema on the wire, with holes for the tag and the values.
@@ -90,51 +94,60 @@ class Template:
             return None
         return cls(schema, tag_key, pairs)
 
-    def fill(self, tag: bytes, objects: Any, room: int) -> bytes | None:
+    def fill(self, tag: bytes, objects: Any, room: int, more: bytes = b"") -> bytes | None:
         """Return the bytes of a box with this tag and these values, or None if a box has to be made.
 
-        `room` is the most that the box may have, counted as `Limits.max_box_size` counts. The bytes
-        are the same in both versions of AMP.
+        `room` is the most that the box may have, counted as `Limits.max_box_size` counts, and `more`
+        are pairs that follow the others. The bytes are the same in both versions of AMP.
         """
         if type(objects) is not dict:
             return None
-        unknown = len(objects) - self._required
-        if unknown < 0:
+        missing = self._required - len(objects)
+        if missing > 0:
             if not self._defaults:
                 return None
             objects = {**self._defaults, **objects}
-            unknown = len(objects) - self._required
+            missing = self._required - len(objects)
         parts = self._parts.copy()
         at = self._tag_at
         try:
-            parts[at] = _length(len(tag))
+            length = len(tag)
+            parts[at] = _LENGTHS[length] if length < _MANY else _length(length)
             parts[at + 1] = tag
             for at, name, write in self._holes:
                 string = write(objects[name])
                 if type(string) is not bytes:
                     return None
-                parts[at] = _length(len(string))
+                length = len(string)
+                parts[at] = _LENGTHS[length] if length < _MANY else _length(length)
                 parts[at + 1] = string
-            for at, name, write, key in self._optional:
-                if name not in objects:
-                    continue
-                unknown -= 1
-                value = objects[name]
-                if value is None:
-                    continue
+            if missing and missing + self._fill_optional(parts, objects):
+                return None  # What is missing, or unknown, is said when the box is made.
+        except Exception:
+            return None  # Filling a box fails as well, with an error that names the value.
+        if more:
+            parts[-1] = b"%b%b\0\0" % (parts[-1][:-2], more)
+        data = b"".join(parts)
+        size = len(data)
+        if size > room - self._pairs_cost:
+            return None
+        if size > MAX_VALUE_LENGTH and MAX_VALUE_LENGTH in map(len, parts):
+            return None  # In version 2, another piece follows a value of this length.
+        return data
+
+    def _fill_optional(self, parts: list[bytes], objects: dict[str, Any]) -> int:
+        """Fill in the values that may be left out; return how many of them are there."""
+        found = 0
+        for at, name, write, key in self._optional:
+            if name not in objects:
+                continue
+            found += 1
+            value = objects[name]
+            if value is not None:
                 string = write(value)
                 if type(string) is not bytes:
-                    return None
+                    raise TypeError(f"{name} is not encoded as bytes")
                 parts[at - 1] = key
                 parts[at] = _length(len(string))
                 parts[at + 1] = string
-        except Exception:
-            return None  # Filling a box fails as well, with an error that names the value.
-        if unknown:
-            return None
-        data = b"".join(parts)
-        if len(data) > room - self._pairs_cost:
-            return None
-        if len(data) > MAX_VALUE_LENGTH and MAX_VALUE_LENGTH in map(len, parts):
-            return None  # In version 2, another piece follows a value of this length.
-        return data
+        return found

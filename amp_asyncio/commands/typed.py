@@ -36,8 +36,8 @@ _HOOKS = ("__attrs_pre_init__", "__attrs_post_init__")
 
 # Found out when the annotations are resolved.
 _RESOLVED = frozenset(
-    "arguments check items pairs question_template response response_template template "
-    "whole_answers".split()
+    "arguments check items keys pairs question_template read_answer read_question response "
+    "response_template template whole_answers".split()
 )
 
 # What says that a stream has no items in a direction.

@@ -51,6 +51,7 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         owner: what gets the hooks; None once the connection is gone.
         receiver: what the boxes are given to.
         state: what the connection is at the moment.
+        takes_bytes: whether a plain box may be sent as bytes: nothing looks at boxes that go out.
         inbox: what comes.
         outbox: what is sent.
         transport: the transport; None before there is one, and once it is gone or handed over.
@@ -105,6 +106,7 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         "seen_as",
         "served",
         "state",
+        "takes_bytes",
         "transport",
         "where",
     )
@@ -131,7 +133,7 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         self._class = type(owner)
         self.where = "not connected"
         self.seen_as: Any = None
-        self.adopts = self.filters = self.intercepts = False
+        self.adopts = self.filters = self.intercepts = self.takes_bytes = False
         self._finish_when_settled = False
         self._closed: asyncio.Event | None = None  # Made when somebody waits for the end.
         self._linger: Linger | None = None
@@ -185,11 +187,6 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         self.inbox.receive_descriptor(descriptor)
 
     # --- what goes out ---
-
-    @property
-    def takes_bytes(self) -> bool:
-        """Whether a plain box may be sent as bytes: the owner does not look at boxes that go out."""
-        return self.outbox.log_as is None and not self.intercepts
 
     def post(self, box: AmpBox) -> None:
         """Send a box; the owner's class may want to see it."""

@@ -114,6 +114,7 @@ def _configure(connection: Connection, owner: Any) -> None:
     overrides = type(owner).__amp_overrides__
     connection.filters = "data_received" in overrides
     connection.intercepts = "sendBox" in overrides
+    connection.takes_bytes = log_as is None and not connection.intercepts
 
 
 def hook(connection: Connection, name: str, *arguments: Any) -> None:

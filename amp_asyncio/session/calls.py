@@ -183,32 +183,26 @@ class Calls:
             return None
         running, responders = current.get(), self._session.responders
         inside = running is not None or responders.desk.now is not None
-        deadline, more, pairs = None, b"", 0
-        if terms is not None or inside or self._default is not None:
+        deadline, more, beyond = None, b"", 0
+        if inside or terms is not None or self._default is not None:
             asking = responders.call_of_asker(running) if inside else None
             deadline = deadline_for(terms, asking, self._default)
             left = None if deadline is None else deadline - monotonic()
             if left is not None and left <= 0:
                 return None
             if (left is not None or terms is not None) and self._session.extended:
-                more, pairs = suffix(terms, left)
+                more, beyond = suffix(terms, left)
         # Reserved before the arguments are encoded: what encodes them may ask something itself.
         self._counter = number = self._counter + 1
         tag = b"%x" % number
         table = self._table
-        room = self._most - table.unanswered
-        if pairs:
-            room -= len(more) + pairs * (PAIR_OVERHEAD - 4)
-        data = template.fill(tag, objects, room)
+        data = template.fill(tag, objects, self._most - table.unanswered - beyond, more)
         if data is None:
             if self._counter == number:
                 self._counter = number - 1
             return None
         future: _AnyFuture = asyncio.get_running_loop().create_future()
-        size = len(data) + template.overhead
-        if pairs:
-            data = b"%b%b\0\0" % (data[:-2], more)
-            size += len(more) + pairs * (PAIR_OVERHEAD - 4)
+        size = len(data) + template.overhead + beyond
         # (What `add` does, without a call: most questions come here.)
         questions = table.open
         if questions is NONE_OPEN:

@@ -27,7 +27,7 @@ from ..errors import (
     TooLong,
     text_of,
 )
-from ..wire.boxes import AmpBox, Box
+from ..wire.boxes import AmpBox
 from .ported import OF_LOCATORS, warn_of_overrides
 
 __all__ = [
@@ -138,16 +138,14 @@ class MethodResponder:
     at once needs no box.
 
     Attributes:
-        command: the command that the method answers, and `schema` that of its questions.
-        changes_connection: whether the bytes after the command may not be AMP.
+        command: the command that the method answers, and `definition` what is known of it.
     """
 
-    __slots__ = ("_method", "_proto", "changes_connection", "command", "schema")
+    __slots__ = ("_method", "_proto", "command", "definition")
 
     def __init__(self, command: type[Command[Any]], method: Callable[..., Any], proto: Any) -> None:
         self.command = command
-        self.schema = command.__amp__.arguments
-        self.changes_connection = command.responseType is not Box
+        self.definition = command.__amp__
         self._method = method
         self._proto = proto
 
@@ -166,6 +164,11 @@ class MethodResponder:
         return self.box(objects)
 
     @property
+    def changes_connection(self) -> bool:
+        """Whether the bytes after the command may not be AMP, or it does not wait for its turn."""
+        return self.definition.apart
+
+    @property
     def public(self) -> bool:
         """What the command says about it; see `Command.public`."""
         return self.command.public
@@ -178,13 +181,14 @@ class MethodResponder:
     def arguments(self, box: AmpBox) -> dict[str, Any]:
         """Return the arguments in `box`; `BadArguments` if they do not decode."""
         try:
-            return self.command.parseArguments(box, self._proto)
+            arguments: dict[str, Any] = self.definition.read_question(box, self._proto)
         except MalformedAmpBox as error:
             raise BadArguments(*error.args) from error
+        return arguments
 
     def question(self, box: AmpBox) -> Command[Any]:
         """Return the question in `box`, as the side has it that asks; raises as `arguments` does."""
-        return self.command.__amp__.question(self.arguments(box))
+        return self.definition.question(self.arguments(box))
 
     def run(self, question: Command[Any]) -> Any:
         """Call the method with the arguments of a question, and return or raise what it does."""
@@ -217,7 +221,7 @@ class MethodResponder:
                     fatal = kind in command.fatalErrors
                     code = command.allErrors[kind]
                     declared = RemoteAmpError(code, text_of(candidate), fatal, candidate)
-                    declared.failure = command.__amp__.failures.get(kind)
+                    declared.failure = self.definition.failures.get(kind)
                     return declared
         return None
 
@@ -226,7 +230,7 @@ class MethodResponder:
 
         `room` is as in `Template.fill`.
         """
-        definition = self.command.__amp__
+        definition = self.definition
         template = definition.response_template
         if template is None:
             return None
@@ -235,11 +239,11 @@ class MethodResponder:
 
     def in_lists(self, box: AmpBox, most: int) -> int:
         """Return what the lists in a command count; `BoxTooLong` for one of more than `most`."""
-        return self.schema.in_lists(box, most, isLocal=False)
+        return self.definition.arguments.in_lists(box, most, isLocal=False)
 
     def box(self, objects: Any, most: int | None = None) -> AmpBox:
         """Return the box of the answer `objects`; `BoxTooLong` for one of more than `most`."""
-        response = self.command.__amp__.response
+        response = self.definition.response
         nothing = objects is None and response.shape is None and not self.command.response
         answer: Any = {} if nothing else objects
         try:
@@ -275,7 +279,6 @@ class StreamResponder(MethodResponder):
 
     def __init__(self, command: type[Command[Any]], method: Callable[..., Any], proto: Any) -> None:
         super().__init__(command, method, proto)
-        self.changes_connection = True  # It does not, but it does not wait for its turn either.
         self.credit: bytes | None = None
 
     def run(self, question: Command[Any]) -> Any:
@@ -292,10 +295,10 @@ class StreamResponder(MethodResponder):
             raise declared from error
 
     def _run(self, arguments: dict[str, Any]) -> Any:
-        received, sent = self.command.__amp__.items
+        received, sent = self.definition.items
         stream: Any = Stream(self.channel, sent, received, self._proto, self.command.__name__)
         method = self._method
-        given = (stream,) if takes_stream(method, self.schema.names) else ()
+        given = (stream,) if takes_stream(method, self.definition.arguments.names) else ()
         answer = method(*given, **arguments)
         return _send_all(answer, stream) if hasattr(type(answer), "__aiter__") else answer
 

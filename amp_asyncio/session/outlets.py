@@ -41,7 +41,9 @@ class Outlet(Protocol):
     """A connection, as a session sees it.
 
     Attributes:
-        outbox: takes what is sent; also the bytes of plain boxes, if `takes_bytes` is true.
+        outbox: takes what is sent.
+        takes_bytes: whether the outbox may be given plain boxes as bytes: nothing looks at boxes that
+            go out. It is known when the conversation begins.
         locked: whether a change of the connection was begun by a box of ours, and is not done yet.
         secured: whether the connection has TLS, or is about to.
         over_pipes: whether it is over pipes, on which TLS cannot be started.
@@ -49,9 +51,8 @@ class Outlet(Protocol):
     """
 
     outbox: Outbox
+    takes_bytes: bool
 
-    @property
-    def takes_bytes(self) -> bool: ...
     @property
     def locked(self) -> bool: ...
     @property

@@ -49,6 +49,9 @@ _EAGERLY: Final[dict[str, Any]] = {"eager_start": True} if sys.version_info >= (
 
 _Tasks: TypeAlias = dict[asyncio.Task[None], tuple[Running, Responder, Awaitable[Any]]]
 
+# What is known of the keys of a command whose responder has no schema.
+_NO_KEYS: Final[frozenset[bytes]] = frozenset()
+
 # What a conversation has before it begins.
 _NO_DESK: Final = Desk()
 
@@ -123,36 +126,41 @@ class Responders:
     def command_received(self, box: AmpBox) -> None:
         """Answer a command, or let it wait for its turn."""
         session = self._session
+        name = box[COMMAND]
         extended = session.extended
-        if extended and (control := CONTROLS.get(box[COMMAND])) is not None:
+        if extended and name in CONTROLS:
             if ASK in box:
                 call_received(session, box, 0)
-            control(session, box)
+            CONTROLS[name](session, box)
             return
         try:
-            responder = (session.locator or session.owner).locateResponder(box[COMMAND])
+            responder = (session.locator or session.owner).locateResponder(name)
             if responder is None or (session.guarded and session.hides(responder)):
                 responder = unhandled
         except BaseException as error:
             responder = Failing(error)
         call, size = None, 0
+        if isinstance(responder, MethodResponder):
+            definition = responder.definition
+            pairs, keys, apart = definition.pairs, definition.keys, definition.apart
+        else:
+            pairs, keys, apart = 0, _NO_KEYS, getattr(responder, "changes_connection", False)
         # Most commands have the pairs that their definition says, and no others but perhaps a timeout.
-        pairs = responder.command.__amp__.pairs if isinstance(responder, MethodResponder) else 0
-        if extended and len(box) != pairs:
+        if extended and len(box) != pairs and not keys.issuperset(box):
             if isinstance(responder, StreamResponder):
                 responder.credit = box.pop(STREAM, None)
             try:
                 call, size = call_received(session, box, pairs)
             except BadArguments as error:
-                responder = Failing(error)
-        if getattr(responder, "changes_connection", False):
+                responder, apart = Failing(error), False
+        if apart:
             if isinstance(responder, StreamResponder):
                 session.streams.question_received(box, responder, call, self._begin)
                 return
             # What follows may not be AMP: that is known when the command is answered.
             if session.has_streams():
                 refused = RemoteAmpError(UNKNOWN_ERROR_CODE, STREAMS_ARE_OPEN)
-                answers.refuse(session, box[COMMAND], box.get(ASK), responder, refused)
+                answers.refuse(session, name, box.get(ASK), responder, refused)
                 return
             if session.outlet.locked:
                 raise MalformedAmpBox("both sides want to change the connection at once")
@@ -161,7 +169,7 @@ class Responders:
         # A refusal waits for its turn, too: it takes memory as well.
         if session.parking and not session.calls.is_open():
             self._waiting().add(box, responder, size, call, parked=True)
-        elif self._backlog or not self._may_begin():
+        elif self._backlog or ((self.tasks or session.calls.held) and not self._may_begin()):
             self._waiting().add(box, responder, size, call)
         else:
             self._begin(box, responder, size, call)
@@ -191,7 +199,7 @@ class Responders:
         in_lists = 0
         if isinstance(responder, MethodResponder):
             begin = responder.begin
-            if responder.schema.lists:
+            if responder.definition.arguments.lists:
                 try:
                     in_lists = responder.in_lists(box, session.limits.max_box_size)
                 except TooLong as error:
@@ -218,7 +226,8 @@ class Responders:
         finally:
             desk.now = outer
         if type(answer) is not CoroutineType:
-            if not is_awaitable(answer):
+            # (Most answers are dictionaries, which need no look.)
+            if type(answer) is dict or not is_awaitable(answer):
                 answers.answer(session, box[COMMAND], box.get(ASK), responder, answer)
                 return None
             if asyncio.isfuture(answer):

@@ -25,6 +25,9 @@ __all__ = ["TIMEOUT_COST", "Terms", "call_received", "deadline_for", "suffix"]
 
 _PREFIX: Final = len(METADATA)
 
+# What a pair counts beyond its bytes: the lengths in it are not counted.
+_BEYOND: Final = PAIR_OVERHEAD - 4
+
 #: What the time that is left counts at most, as a pair of a box.
 TIMEOUT_COST: Final = PAIR_OVERHEAD + len(TIMEOUT) + 15
 
@@ -85,14 +88,14 @@ def deadline_for(terms: Terms | None, asking: Call | None, default: float | None
 
 
 def suffix(terms: Terms | None, left: float | None) -> tuple[bytes, int]:
-    """Return the pairs of a question about its terms as bytes, and their number."""
+    """Return the pairs of a question about its terms as bytes, and what they count beyond these."""
     if left is not None and (terms is None or not terms.metadata):
         value = milliseconds(left)
-        return b"\0\x08_timeout\0%c%b" % (len(value), value), 1
+        return b"\0\x08_timeout\0%c%b" % (len(value), value), _BEYOND
     pairs = [] if left is None else [(TIMEOUT, milliseconds(left))]
     pairs += () if terms is None else terms.metadata.items()
     data = [b"\0%c%b%b%b" % (len(key), key, len(value).to_bytes(2), value) for key, value in pairs]
-    return b"".join(data), len(data)
+    return b"".join(data), len(data) * _BEYOND
 
 
 def call_received(session: Session, box: AmpBox, pairs: int) -> tuple[Call | None, int]:

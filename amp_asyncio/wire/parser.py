@@ -50,6 +50,7 @@ class BoxParser:
         "_partial",
         "_pieces",
         "_position",
+        "_unread",
         "max_box_size",
     )
 
@@ -65,6 +66,7 @@ class BoxParser:
         """Forget every byte."""
         self._data = b""  # the piece of the stream at hand
         self._position = 0  # where in it the unread bytes begin
+        self._unread = False  # whether there are any
         self._later: list[bytes] | None = None  # pieces of the stream that came before it was read
         self._box: AmpBox | None = None  # the incomplete box
         self._box_size = 0  # how many bytes its pairs had
@@ -76,12 +78,13 @@ class BoxParser:
 
     def feed(self, data: bytes | bytearray | memoryview) -> None:
         """Take the next bytes of the stream, of any length."""
-        if self._position < len(self._data):
+        if self._unread:
             self._later = self._later or []
             self._later.append(bytes(data))
         else:
             self._data = bytes(data)
             self._position = 0
+            self._unread = self._data != b""
 
     def _join(self) -> None:
         """Join the pieces of the stream that came since a box was last asked for."""
@@ -98,35 +101,39 @@ class BoxParser:
         Raises `TooLong` if a box is longer than the limit, or if a key has more than 255 bytes, which
         is also how a stream that is not AMP shows. The parser cannot be used after that.
         """
+        if not self._unread:
+            return None
         if self._later is not None:
             self._join()
         data = self._data
         size = len(data)
-        if self._position == size:
-            self._data = b""
-            self._position = 0
-            return None
         box = self._box
         if box is None:
             # Skips __init__, which only looks for keys of type str.
             box = AmpBox.__new__(AmpBox)
+        ended = False
         if self._partial is not None:
             taken = self._take_partial(self._partial, box)
-            if taken is not None:
-                return self._finished(box, 0) if taken else None
+            if taken is False:
+                return None
+            ended = taken is True
         full_piece = self._full_piece
         start = position = self._position
         try:
-            while True:
-                key_length = data[position + 1]
+            while not ended:
+                length = data[position + 1]
                 if data[position]:
                     raise _long_key(data[position : position + _EXCERPT], box)
                 key_start = position + 2
-                if not key_length:
-                    self._position = key_start
-                    return self._finished(box, key_start - start)
-                key_end = key_start + key_length
-                length = data[key_end] << 8 | data[key_end + 1]
+                if not length:
+                    position = key_start
+                    ended = True
+                    break
+                key_end = key_start + length
+                length = data[key_end + 1]
+                # (Most values are short: to shift and to combine both bytes takes longer.)
+                if data[key_end]:
+                    length += data[key_end] << 8
                 value_start = key_end + 2
                 value_end = value_start + length
                 if value_end > size:
@@ -144,11 +151,22 @@ class BoxParser:
                 position = value_end
         except IndexError:
             pass  # The piece ends within a length, or in front of it.
-        self._box = box if box or position < size else None
         self._box_size += position - start
-        # Keep only the unread end: a slice would keep the whole piece alive.
-        self._data = b""
-        self._position = 0
+        if ended and position < size:
+            self._position = position
+        else:
+            # Keep only the unread end: a slice would keep the whole piece alive.
+            self._data = b""
+            self._position = 0
+            self._unread = False
+        if ended:
+            limit = self.max_box_size
+            if limit is not None and self._box_size + PAIR_OVERHEAD * len(box) > limit:
+                raise BoxTooLong(limit, len(box))
+            self._box = None
+            self._box_size = 0
+            return box
+        self._box = box if box or position < size else None
         if position < size:
             self._partial = bytearray(memoryview(data)[position:])
             self._needed = _pair_length(self._partial, box)
@@ -169,6 +187,7 @@ class BoxParser:
                     self._box = box
                     self._data = b""
                     self._position = 0
+                    self._unread = False
                     return False
                 self._position = end
                 self._needed = (
@@ -200,15 +219,6 @@ class BoxParser:
         box[self._key] = value
         return None
 
-    def _finished(self, box: AmpBox, more: int) -> AmpBox:
-        """Return a box that is complete, and of which `more` bytes were read last."""
-        limit = self.max_box_size
-        if limit is not None and self._box_size + more + PAIR_OVERHEAD * len(box) > limit:
-            raise BoxTooLong(limit, len(box))
-        self._box = None
-        self._box_size = 0
-        return box
-
     def _check_size(self, box: Mapping[bytes, bytes], more: int) -> None:
         """Raise `TooLong` if the box is too long, counting `more` bytes than were read of it."""
         limit = self.max_box_size
@@ -218,7 +228,7 @@ class BoxParser:
     @property
     def in_box(self) -> bool:
         """Whether the bytes fed so far end in the middle of a box."""
-        return self._box is not None or self._partial is not None or self._position < len(self._data)
+        return self._box is not None or self._partial is not None or self._unread
 
     def take_rest(self) -> bytes:
         """Return, and forget, every byte after the last box that was returned.
