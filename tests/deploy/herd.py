@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import re
 import socket
 import time
 from collections import Counter
@@ -27,8 +28,30 @@ class Adder(AMP):
         return {"total": a + b}
 
 
+class Failures(logging.Handler):
+    """Remembers when each attempt failed to connect, and when the log said that the next one is due."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attempts: list[tuple[float, float]] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if said := re.search(r"next attempt in ([\d.]+) s", record.getMessage()):
+            now = time.monotonic()
+            self.attempts.append((now, now + float(said[1])))
+
+
 async def measure(clients: int, away: float) -> dict[str, Any]:
-    """Return the share of a core while the server is away, and when each client was back."""
+    """Return what the clients do while the server is away, and when each of them was back."""
+    logger, failures = logging.getLogger("amp_asyncio"), Failures()
+    logger.addHandler(failures)
+    try:
+        return await _measure(clients, away, failures)
+    finally:
+        logger.removeHandler(failures)
+
+
+async def _measure(clients: int, away: float, failures: Failures) -> dict[str, Any]:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         port = sock.getsockname()[1]
@@ -54,6 +77,8 @@ async def measure(clients: int, away: float) -> dict[str, Any]:
         await asyncio.gather(*(client.close() for client in all_clients))
     return {
         "busy": busy,
+        "attempts": sum(failed < began for failed, _ in failures.attempts),
+        "due": sorted(due - began for failed, due in failures.attempts if failed < began <= due),
         "back": sorted(back),
         "in_time": sum(isinstance(each, dict) for each in outcomes),
         "answered": len(answers),
@@ -74,10 +99,11 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=1_000)
     parser.add_argument("--away", type=float, default=30.0, help="seconds")
     options = parser.parse_args()
-    logging.getLogger("amp_asyncio").setLevel(logging.CRITICAL)
+    logging.getLogger("amp_asyncio").propagate = False
     found = asyncio.run(measure(options.clients, options.away))
     print(f"{options.clients} clients, server away for {options.away:.0f} s")
-    print(f"while it is away: {found['busy']:.3f} of a core")
+    attempts = found["attempts"] / options.clients
+    print(f"while it is away: {found['busy']:.3f} of a core, {attempts:.1f} attempts of each client")
     print(f"connected again: {len(found['back'])}, the last one after {found['back'][-1]:.1f} s")
     print(f"answered: {found['in_time']} calls that waited, {found['answered']} that came later")
     print("connected again in each second:")

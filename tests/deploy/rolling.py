@@ -38,6 +38,9 @@ from amp_asyncio import AMP, Client, ConnectionLost, Limits
 # Each client asks one question in so many seconds.
 PERIOD = 0.5
 
+# How long a call may take while no service is stopped or killed: no call runs into it.
+PATIENCE = 60.0
+
 TWISTED = """
 import json, sys, time
 from twisted.internet import defer, endpoints, ssl, task, threads
@@ -96,10 +99,10 @@ class Outcomes:
 class Load:
     """Clients that ask all the time; what becomes of it is counted in `outcomes`."""
 
-    def __init__(self, target: Any, count: int, context: ssl.SSLContext, timeout: float) -> None:
+    def __init__(self, target: Any, count: int, context: ssl.SSLContext) -> None:
         self.outcomes = Outcomes()
-        self._timeout = timeout
-        limits = Limits(ping_interval=1, ping_timeout=1)
+        self._timeout = PATIENCE
+        limits = Limits(ping_interval=1, ping_timeout=3)
         self._clients: list[Client[AMP]] = [
             Client(target, ssl=context, limits=limits, server_hostname="localhost", refresh=5)
             for _ in range(count)
@@ -126,11 +129,17 @@ class Load:
                 outcomes.answered += 1
             await asyncio.sleep(max(0.0, PERIOD - (time.monotonic() - begin)))
 
-    async def phase(self, during: Any, after: float) -> Outcomes:
-        """Return what becomes of the calls while `during` is done, and for some seconds after that."""
+    async def phase(self, during: Any, after: float, timeout: float = PATIENCE) -> Outcomes:
+        """Return what becomes of the calls while `during` is done, and for some seconds after that.
+
+        It also lasts until as many calls have ended as there are clients.
+        """
         self.outcomes = outcomes = Outcomes()
+        self._timeout = timeout
         await asyncio.to_thread(during)
         await asyncio.sleep(after)
+        while outcomes.answered + len(outcomes.failed) < len(self._clients):
+            await asyncio.sleep(0.1)
         return outcomes
 
     def presented(self) -> set[Any]:
@@ -181,7 +190,7 @@ async def measure(
             if proxy is not None:
                 await asyncio.sleep(2)
             target: Any = ("127.0.0.1", ports[0]) if way == "haproxy" else resolver
-            load = Load(target, count, context, timeout)
+            load = Load(target, count, context)
             found["steady"] = await load.phase(lambda: None, 3)
             old = twisted_client(folder, authority, ports[:1]) if proxy else nullcontext([])
             with old as old_client:
@@ -198,9 +207,11 @@ async def measure(
                 found["restarts"] = await load.phase(restart_all, 3)
             found["twisted"] = old_client
             found["stopped"] = await load.phase(
-                lambda: services.processes[0].tell(signal.SIGSTOP), timeout + 2
+                lambda: services.processes[0].tell(signal.SIGSTOP), timeout + 2, timeout
             )
-            found["killed"] = await load.phase(lambda: services.processes[1].tell(signal.SIGKILL), 5)
+            found["killed"] = await load.phase(
+                lambda: services.processes[1].tell(signal.SIGKILL), 5, timeout
+            )
             found["after"] = await load.phase(lambda: None, 3)
             found["certificates"] = [
                 certificates.index(certificate)
