@@ -1,7 +1,8 @@
 """Two of the three processes of a call that goes through all of them; the third is the test itself.
 
 python cascade.py middle PORT          serves, prints its own port, and passes each call on to PORT
-python cascade.py first PORT HOW       asks PORT; HOW is "cancel", "timeout" or "wait"
+python cascade.py first PORT HOW TIMEOUT
+                                       asks PORT; HOW is "cancel", "timeout" or "killed"
 """
 
 from __future__ import annotations
@@ -29,10 +30,10 @@ async def middle(port: str) -> None:
             await asyncio.Event().wait()
 
 
-async def first(port: str, how: str) -> None:
+async def first(port: str, how: str, timeout: str) -> None:
     async with connect("127.0.0.1", int(port), AMP) as amp:
         await amp.callRemote(Sum, a=1, b=2)
-        asked = amp.call(Wait(name=how), timeout=0.5 if how == "timeout" else None)
+        asked = amp.call(Wait(name=how), timeout=float(timeout) if how == "timeout" else None)
         print("asked", flush=True)
         await asyncio.to_thread(sys.stdin.readline)
         if how == "cancel":

@@ -43,7 +43,7 @@ def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.Abstrac
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run each test that serves by means of `support` over TCP and over UNIX sockets."""
-    if {"connected", "listening"} & {*metafunc.function.__code__.co_names}:
+    if {"connected", "listening"} & {*inspect.unwrap(metafunc.function).__code__.co_names}:
         metafunc.fixturenames.append("transport")
         metafunc.parametrize("transport", ["tcp", "unix"], indirect=True)
 

@@ -58,7 +58,7 @@ BIG = b"x" * 60_000
 SLACK = 9 * 2**20
 
 #: How long a scenario may take before it has failed, in seconds: in full and short.
-PATIENCE, SHORT_PATIENCE = 600, 60
+PATIENCE, SHORT_PATIENCE = 600, 200
 
 
 # --- what both sides understand ---
@@ -95,7 +95,9 @@ class CallBack(Command):
 
 
 class Notify(Command):
-    arguments = [(b"data", String())]
+    """Takes some seconds."""
+
+    arguments = [(b"seconds", Float()), (b"data", String())]
     requiresAnswer = False
 
 
@@ -184,9 +186,9 @@ class Peer(AMP):
         return answer
 
     @Notify.responder
-    async def notify(self, data: bytes) -> dict[str, Any]:
+    async def notify(self, seconds: float, data: bytes) -> dict[str, Any]:
         seen["began"] += 1
-        await asyncio.sleep(0.0005)
+        await asyncio.sleep(seconds)
         seen["finished"] += 1
         return {}
 
@@ -382,7 +384,7 @@ async def good_peers(child: Child, peers: int = 2) -> AsyncIterator[Good]:
     try:
         yield good
         going = False
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await asyncio.gather(*tasks)  # It raises what one of them raised.
         check(good.answered >= peers, "the good peers got no answers")
     finally:
@@ -595,8 +597,9 @@ async def two_floods_at_once_of_large_answers(case: Case) -> str:
 @scenario
 async def twisted_floods(case: Case) -> str:
     """Twisted asks all at once, in a third process, while the server asks it as many."""
-    count = case.size(10_000, 500)
-    async with case.server(extra=SLACK + count * 2048) as child:
+    count = case.size(10_000, 2_000)
+    # The server's callers hold the bytes of their questions. What Twisted asks is as much again.
+    async with case.server(extra=count * (len(BIG) + 2048)) as child:
         twisted = await asyncio.create_subprocess_exec(
             *(sys.executable, __file__, "--twisted", str(child.port), str(count)),
             stdout=subprocess.PIPE,
@@ -651,23 +654,33 @@ def run_twisted(port: int, count: int) -> None:
 async def no_answer_wanted(case: Case) -> str:
     """Commands that want no answer, faster than the responders: the sender waits, none is lost."""
     count, size = case.size(20_000, 4_000), 10_000
-    async with case.server(max_concurrent_responders=10, answer=size) as child:
-        own = Memory(os.getpid())
-        unsent = 0
-        async with child.connect() as amp:
-            for _ in range(count):
-                await amp.callRemote(Notify, data=BIG[:size])
-                unsent = max(unsent, amp.transport.get_write_buffer_size())
-            at_the_end = (await child.report())[0]["finished"]
-            await amp.callRemote(Sum, a=1, b=2)  # It waits its turn behind them.
-            await asyncio.sleep(0.1)
-            counted, said = await child.report()
-        own.watching = False
-        check(counted["began"] - 1 == count, f"{counted['began'] - 1} of {count} came: {said}")
-        check(unsent < 2**20, f"the sender was not held back: it had {unsent:,} bytes unsent")
-        check(at_the_end < count, "the responders were fast enough")
+    rise = unsent = at_the_end = 0
+    # On a slow machine, responders that take no time keep up with the sender.
+    for seconds in (0.0005, 0.005, 0.05):
+        async with case.server(max_concurrent_responders=10, answer=size) as child:
+            own = Memory(os.getpid())
+            async with child.connect() as amp:
+                for _ in range(count):
+                    await amp.callRemote(Notify, seconds=seconds, data=BIG[:size])
+                    unsent = max(unsent, amp.transport.get_write_buffer_size())
+                at_the_end = (await child.report())[0]["finished"]
+                await amp.callRemote(Sum, a=1, b=2)  # It waits its turn behind them.
+                for _ in range(200):
+                    counted, said = await child.report()
+                    if counted["finished"] - 1 == count:
+                        break
+                    await asyncio.sleep(0.1)
+            own.watching = False
+            rise = max(rise, own.peak - own.base)
+            check(
+                counted["finished"] - 1 == count, f"{counted['finished'] - 1} of {count} came: {said}"
+            )
+            check(unsent < 2**20, f"the sender was not held back: it had {unsent:,} bytes unsent")
+        if at_the_end < count * 0.9:
+            break
+    else:
+        raise Failed("the responders were fast enough")
     sent = f"{count:,} commands of {size:,} bytes sent while {at_the_end:,} were done, none lost"
-    rise = own.peak - own.base
     return f"{sent}; the sender had {unsent:,} bytes unsent at most, +{rise / 1e6:.1f} MB"
 
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import os
 import threading
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
+from functools import wraps
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
+import pytest
 from fakes import Recorder, Transport, plain
 
 from amp_asyncio import (
@@ -303,6 +306,38 @@ async def raw_pair(
             transport.abort()
         for transport in transports:
             await transport.wait_closed()
+
+
+def at_any_pace(test: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+    """Give a test its `pace`, which it multiplies its short times by: 1, and more if it fails.
+
+    A slow machine may stand still for longer than a short time. What is wrong fails at each pace.
+    """
+
+    @wraps(test)
+    async def run(**arguments: Any) -> None:
+        loop: Any = asyncio.get_running_loop()
+        for pace in (1, 8):
+            before = asyncio.all_tasks()
+            try:
+                # It may also wait for what was over before it began.
+                async with asyncio.timeout(10):
+                    return await test(**arguments, pace=pace)
+            except (Exception, pytest.fail.Exception):
+                pass
+            # What this attempt has left does not count.
+            for task in asyncio.all_tasks() - before:
+                task.cancel()
+            await turns()
+            loop.made.clear()
+            if "caplog" in arguments:
+                arguments["caplog"].clear()
+        await test(**arguments, pace=64)
+
+    signature = inspect.signature(test)
+    parameters = [each for each in signature.parameters.values() if each.name != "pace"]
+    run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    return run
 
 
 async def turns() -> None:

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.slow
 ATTACKS = Path(__file__).with_name("attacks") / "run.py"
 
 # Much longer than it takes.
-PATIENCE = 300
+PATIENCE = 1200
 
 
 @pytest.mark.parametrize("server", ["asyncio", "uvloop"])

@@ -15,7 +15,7 @@ from amp_asyncio import AmpBox
 BENCHMARKS = Path(__file__).with_name("benchmarks")
 
 # Much longer than anything here takes.
-PATIENCE = 60
+PATIENCE = 300
 
 # Those that need nothing but what the tests need.
 PEERS = "bare,coalescing,ours,ours-2,ours-async,ours-wide,twisted"

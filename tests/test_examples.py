@@ -28,7 +28,7 @@ GUIDES = sorted(set(EXAMPLES.glob("*.md")) - {INDEX})
 PAGES = [README, INDEX, *GUIDES, *sorted((ROOT / "tests").rglob("*.md"))]
 
 # Much longer than anything here takes.
-PATIENCE = 60
+PATIENCE = 300
 
 # Warnings are shown, so that an example which leaves something open has something in its stderr.
 PYTHON = (sys.executable, "-u", "-W", "default")

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.slow
 LOAD = Path(__file__).with_name("load.py")
 
 # Much longer than it takes.
-PATIENCE = 300
+PATIENCE = 1200
 
 
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])

@@ -11,7 +11,7 @@ import pytest
 TESTS = Path(__file__).parent
 
 # Much longer than anything here takes.
-PATIENCE = 60
+PATIENCE = 300
 
 pytestmark = [
     pytest.mark.slow,

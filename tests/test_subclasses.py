@@ -149,8 +149,8 @@ async def test_each_hook_overridden(hook: str, forward: bool, way: str) -> None:
             for asking in (client, server):
                 assert await asking.callRemote(Sum, a=1, b=2) == {"total": 3}
         async with asyncio.timeout(5):
-            await client.close(timeout=0.2 if swallows else 1)
-            await server.close(timeout=0.2 if swallows else 1)
+            await client.close(timeout=0.2 if swallows else 5)
+            await server.close(timeout=0.2 if swallows else 5)
         assert client.transport is None
         assert server.transport is None
         if swallows:
@@ -357,7 +357,7 @@ async def test_one_object_for_two_connections(caplog: pytest.LogCaptureFixture) 
         first = await reached("tcp", server)
         second = await reached("tcp", server)
         try:
-            async with asyncio.timeout(2):
+            async with asyncio.timeout(5):
                 assert await first.callRemote(Sum, a=1, b=1) == {"total": 2}
                 with pytest.raises(ConnectionLost):
                     await second.callRemote(Sum, a=1, b=1)
@@ -365,7 +365,7 @@ async def test_one_object_for_two_connections(caplog: pytest.LogCaptureFixture) 
                 await turns()
                 assert server.connections == [the_only]
                 assert await first.callRemote(Sum, a=1, b=1) == {"total": 2}, "it goes on"
-                await first.close(timeout=1)
+                await first.close(timeout=5)
         finally:
             first.abort()
             second.abort()
@@ -610,10 +610,10 @@ async def test_boxes_that_a_subclass_drops_make_nothing_hang(way: str) -> None:
     async with joined(way, Deaf) as (server, client):
         answer = client.callRemote(Sum, a=1, b=2)
         async with asyncio.timeout(5):
-            await server.close(timeout=1)
+            await server.close(timeout=5)
             with pytest.raises(ConnectionLost):
                 await answer
-            await client.close(timeout=1)
+            await client.close(timeout=5)
 
 
 async def test_a_class_that_does_not_call_the_constructor() -> None:

@@ -309,8 +309,9 @@ def run(title: str, kind: str, short: bool) -> str:
         with suppress(OSError):  # It was thrown out.
             attacks[title](server, short)
         logged = server.log.stat().st_size - logged
-        time.sleep(1)
-        left = server.descriptors() - watch.before
+        end = time.monotonic() + 30
+        while (left := server.descriptors() - watch.before) > 0 and time.monotonic() < end:
+            time.sleep(0.1)
         watch.stop()
         figures: list[Any] = [
             f"{(watch.peak - watch.base) / 1e6:,.1f}",

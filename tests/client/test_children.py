@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from support import at_any_pace
 from worker import WORKER, Exit, Hang, HangOn, Ready, Stubborn, Where
 
 from amp_asyncio import AMP, Client, ConnectionLost, children
@@ -66,9 +67,10 @@ async def test_a_child_is_replaced_after_so_many_calls() -> None:
         assert by_pid[0] == by_pid[1] != by_pid[2] == by_pid[3] != by_pid[4]
 
 
-async def test_a_child_that_does_not_end_a_cancelled_call_is_killed() -> None:
+@at_any_pace
+async def test_a_child_that_does_not_end_a_cancelled_call_is_killed(pace: float) -> None:
     ParentOfOne.hanging = 0
-    async with Client(pool(count=1, grace=0.05), ParentOfOne) as client:
+    async with Client(pool(count=1, grace=0.05 * pace), ParentOfOne) as client:
         [before] = await pids(client, 1)
         # A call that can be cancelled ends in time.
         call = client.callRemote(Hang)
@@ -86,7 +88,7 @@ async def test_a_child_that_does_not_end_a_cancelled_call_is_killed() -> None:
         [now] = await pids(client, 1)
         quick = client.callRemote(Where)
         quick.cancel()
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.1 * pace)
         assert await pids(client, 1) == {now}
 
 

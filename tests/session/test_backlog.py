@@ -18,6 +18,7 @@ from support import (
     Notify,
     Patient,
     SwitchTo,
+    at_any_pace,
     cause_of_loss,
     connected,
     content,
@@ -308,17 +309,18 @@ async def test_a_peer_that_never_takes_its_answers_is_ended() -> None:
 
 
 @pytest.mark.slow
-async def test_a_peer_that_takes_them_slowly_is_not() -> None:
-    amp, transport = await stuck(stall_timeout=0.2)
+@at_any_pace
+async def test_a_peer_that_takes_them_slowly_is_not(pace: float) -> None:
+    amp, transport = await stuck(stall_timeout=0.2 * pace)
     for _ in range(6):
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.1 * pace)
         assert transport.done == []
         transport.buffered -= 1
     transport.buffered = 0
     amp.resume_writing()
     await turns()
     assert len(transport.boxes()) == 2
-    await asyncio.sleep(0.3)
+    await asyncio.sleep(0.3 * pace)
     assert transport.done == [], "nobody waits any more"
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support import Echo, Math, Notify, Patient, Sum, SwitchTo, raw_pair, turns
+from support import Echo, Math, Notify, Patient, Sum, SwitchTo, at_any_pace, raw_pair, turns
 
 from amp_asyncio import (
     AMP,
@@ -123,15 +123,18 @@ async def met(client: AMP) -> None:
 # --- timeouts ---
 
 
-async def test_the_caller_gets_a_timeout_error_and_the_responder_is_cancelled(caplog: Any) -> None:
+@at_any_pace
+async def test_the_caller_gets_a_timeout_error_and_the_responder_is_cancelled(
+    caplog: Any, pace: float
+) -> None:
     async with pair(Sleepy) as (server, client):
         with pytest.raises(DeadlineExceeded) as caught:
-            await client.call(Nap(), timeout=0.02)
+            await client.call(Nap(), timeout=0.02 * pace)
         assert isinstance(caught.value, TimeoutError)
         assert not isinstance(caught.value, asyncio.CancelledError)
         assert [await server.events.get(), await server.events.get()] == ["began", "cancelled"]
         assert server.left[0] is not None
-        assert 0 < server.left[0] <= 0.02
+        assert 0 < server.left[0] <= 0.02 * pace
         assert await client.callRemote(Sum, a=1, b=2) == {"total": 3}
     assert [each for each in caplog.records if each.levelno > logging.DEBUG and each.exc_info] == []
 
@@ -244,12 +247,13 @@ async def test_many_deadlines() -> None:
         asked[2].cancel()
 
 
-async def test_the_answering_side_has_its_own_clock() -> None:
+@at_any_pace
+async def test_the_answering_side_has_its_own_clock(pace: float) -> None:
     async with raw_pair(Sleepy) as (server, peer):
         peer.send(
-            AmpBox(_command=b"Nap", _ask=b"1", _timeout=b"20"),
+            AmpBox(_command=b"Nap", _ask=b"1", _timeout=b"%d" % (20 * pace)),
             AmpBox(_command=b"Sum", _ask=b"2", a=b"1", b=b"2", _timeout=b"0"),
-            AmpBox(_command=b"Clean", _ask=b"3", _timeout=b"20"),
+            AmpBox(_command=b"Clean", _ask=b"3", _timeout=b"%d" % (20 * pace)),
             AmpBox(_command=b"Notify", data=b"x", _timeout=b"0"),
         )
         await peer.until(lambda: len(peer.boxes()) == 3)
@@ -304,7 +308,8 @@ async def test_the_time_of_a_switch_is_over() -> None:
 # --- cancelling ---
 
 
-async def test_the_responder_is_cancelled_with_its_caller(caplog: Any) -> None:
+@at_any_pace
+async def test_the_responder_is_cancelled_with_its_caller(caplog: Any, pace: float) -> None:
     async with pair(Sleepy) as (server, client):
         for _ in range(2):
             asking = asyncio.ensure_future(client.callRemote(Nap))
@@ -314,7 +319,7 @@ async def test_the_responder_is_cancelled_with_its_caller(caplog: Any) -> None:
             with pytest.raises(asyncio.CancelledError):
                 await asking
         with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.01):
+            async with asyncio.timeout(0.01 * pace):
                 await client.callRemote(Nap)
         assert [await server.events.get(), await server.events.get()] == ["began", "cancelled"]
         assert await client.callRemote(Sum, a=1, b=2) == {"total": 3}
@@ -485,12 +490,13 @@ def test_races(calls: list[tuple[Any, Any, int, int]], end_at: int, end: str) ->
 
 @pytest.mark.parametrize("way", [0, 1, 2])
 @pytest.mark.parametrize("how", ["cancel", "timeout", "lost"])
-async def test_what_a_responder_asks_is_cancelled_with_it(way: int, how: str) -> None:
+@at_any_pace
+async def test_what_a_responder_asks_is_cancelled_with_it(way: int, how: str, pace: float) -> None:
     async with pair(Sleepy) as (end, toward_end), pair(Sleepy) as (middle, client):
         await met(toward_end)
         await met(client)
         middle.next = toward_end
-        asked = client.call(Relay(way=way), timeout=0.05 if how == "timeout" else None)
+        asked = client.call(Relay(way=way), timeout=0.05 * pace if how == "timeout" else None)
         assert await end.events.get() == "began"
         if how == "cancel":
             asked.cancel()
@@ -501,7 +507,7 @@ async def test_what_a_responder_asks_is_cancelled_with_it(way: int, how: str) ->
         if how == "timeout":
             assert isinstance(asked.exception(), DeadlineExceeded)
             assert end.left[0] is not None
-            assert end.left[0] <= 0.05
+            assert end.left[0] <= 0.05 * pace
         elif how == "lost":
             assert isinstance(asked.exception(), ConnectionLost)
         if middle.tasks:
@@ -535,7 +541,7 @@ async def test_what_is_asked_when_the_responder_has_ended_has_no_deadline() -> N
         await peer.until(lambda: len(peer.boxes()) == 4)
         asked = [box for box in peer.boxes() if b"_command" in box]
         assert [0 < int(box.get(b"_timeout", 0)) <= 60_000 for box in asked] == [True, False]
-        assert 59 < amp.left[0] <= 60
+        assert 0 < amp.left[0] <= 60
         amp.let("later")
         await peer.until(lambda: len(peer.boxes()) == 5)
         assert b"_timeout" not in peer.boxes()[4]
@@ -546,7 +552,8 @@ async def test_what_is_asked_when_the_responder_has_ended_has_no_deadline() -> N
         assert isinstance(amp.tasks[0].exception(), ConnectionLost)
 
 
-async def test_a_call_without_time_left_is_not_asked() -> None:
+@at_any_pace
+async def test_a_call_without_time_left_is_not_asked(pace: float) -> None:
     class Late(Sleepy):
         @Relay.responder
         async def relay(self, way: int) -> None:
@@ -556,7 +563,7 @@ async def test_a_call_without_time_left_is_not_asked() -> None:
                 self.late = self.callRemote(Echo, data=b"late")
 
     async with raw_pair(Late) as (amp, peer):
-        peer.send(AmpBox(_command=b"Relay", _ask=b"1", way=b"0", _timeout=b"10"))
+        peer.send(AmpBox(_command=b"Relay", _ask=b"1", way=b"0", _timeout=b"%d" % (10 * pace)))
         await peer.until(lambda: len(peer.boxes()) == 1)
         assert peer.boxes()[0][b"_error_code"] == b"_DEADLINE"
         with pytest.raises(DeadlineExceeded):

@@ -16,6 +16,7 @@ from support import (
     Sum,
     Switching,
     Wait,
+    at_any_pace,
     connected,
     listening,
     raw_client,
@@ -60,26 +61,28 @@ async def half_closed(
 
 
 @pytest.mark.parametrize("way", ["tcp", "unix"])
+@at_any_pace
 async def test_a_peer_that_sends_no_more_and_is_not_answered(
-    way: str, caplog: pytest.LogCaptureFixture
+    way: str, caplog: pytest.LogCaptureFixture, pace: float
 ) -> None:
-    async with half_closed(Limits(eof_timeout=0.1), wait_box(b"x", b"1"), way) as (amp, reader):
+    async with half_closed(Limits(eof_timeout=0.1 * pace), wait_box(b"x", b"1"), way) as (amp, reader):
         assert await amp.started.get() == "x"
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(5 + pace):
             await amp.wait_closed()
             with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
                 await reader.readexactly(1)
         assert amp.gate("x").cancelled(), "the responder was cancelled"
         assert amp.finished == []
-    assert "nothing was answered for 0.1 seconds" in caplog.text
+    assert f"nothing was answered for {0.1 * pace} seconds" in caplog.text
 
 
 @pytest.mark.parametrize("way", ["tcp", "unix"])
-async def test_a_peer_that_sends_no_more_and_is_answered_all_the_time(way: str) -> None:
+@at_any_pace
+async def test_a_peer_that_sends_no_more_and_is_answered_all_the_time(way: str, pace: float) -> None:
     """It has all the time that it takes, as long as no answer is late."""
     names = [b"%d" % number for number in range(8)]
     commands = b"".join(wait_box(name, name) for name in names)
-    async with half_closed(Limits(eof_timeout=0.2), commands, way) as (amp, reader):
+    async with half_closed(Limits(eof_timeout=0.2 * pace), commands, way) as (amp, reader):
         loop = asyncio.get_running_loop()
         for _ in names:
             await amp.started.get()
@@ -87,13 +90,13 @@ async def test_a_peer_that_sends_no_more_and_is_answered_all_the_time(way: str) 
         answers = b""
         for name in names:
             late = loop.create_future()
-            loop.call_later(0.05, late.set_result, None)
+            loop.call_later(0.05 * pace, late.set_result, None)
             await late
             amp.let(name.decode())
             answer = AmpBox(_answer=name, name=name).serialize()
             answers += await reader.readexactly(len(answer))
         assert [box[b"name"] for box in parseString(answers)] == names
-        assert loop.time() - began > 0.2
+        assert loop.time() - began > 0.2 * pace
         assert await reader.read() == b"", "and then it ends in order"
         await amp.wait_closed()
 
@@ -129,7 +132,7 @@ async def test_a_full_hang_up_of_a_unix_socket_ends_at_once(command: bytes) -> N
             await amp.started.get()
         sock.close()
         try:
-            async with asyncio.timeout(2):
+            async with asyncio.timeout(5):
                 await turns()
                 await amp.wait_closed()
             assert not command or amp.gate("x").cancelled()
@@ -141,34 +144,39 @@ async def test_a_full_hang_up_of_a_unix_socket_ends_at_once(command: bytes) -> N
 # --- silence ---
 
 
-async def test_silence_ends_a_connection(caplog: pytest.LogCaptureFixture) -> None:
-    async with listening(Patient, limits=Limits(idle_timeout=0.1)) as server, reach(server) as client:
+@at_any_pace
+async def test_silence_ends_a_connection(caplog: pytest.LogCaptureFixture, pace: float) -> None:
+    async with (
+        listening(Patient, limits=Limits(idle_timeout=0.1 * pace)) as server,
+        reach(server) as client,
+    ):
         assert await client.callRemote(Sum, a=1, b=1) == {"total": 2}
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(5 + pace):
             await client.wait_closed()
-    assert "no complete box has arrived for 0.1 seconds" in caplog.text
-
-
-class Busy(Patient):
-    limits = Limits(idle_timeout=0.1)
+    assert f"no complete box has arrived for {0.1 * pace} seconds" in caplog.text
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("asking", ["it", "its peer"])
-async def test_no_silence_while_there_is_work(asking: str) -> None:
+@at_any_pace
+async def test_no_silence_while_there_is_work(asking: str, pace: float) -> None:
     """Neither while a question of its own is open, nor while it runs a responder."""
+
+    class Busy(Patient):
+        limits = Limits(idle_timeout=0.1 * pace)
+
     async with connected(Busy, Patient) as (busy, peer):
         one, other = (busy, peer) if asking == "it" else (peer, busy)
         answer = one.callRemote(Wait, name="x")
         await other.started.get()
         passed = asyncio.Event()
-        asyncio.get_running_loop().call_later(0.4, passed.set)
+        asyncio.get_running_loop().call_later(0.4 * pace, passed.set)
         await passed.wait()
         assert not answer.done()
         assert busy.transport is not None
         other.let("x")
         assert await answer == {"name": "x"}
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(5 + pace):
             await busy.wait_closed()  # There is silence now.
 
 

@@ -22,6 +22,7 @@ from support import (
     Switching,
     SwitchTo,
     Wait,
+    at_any_pace,
     connected,
     content,
     listening,
@@ -603,7 +604,8 @@ async def test_the_deadline_is_seen_on_both_sides() -> None:
         assert calls[1].deadline is None
 
 
-async def test_the_time_is_over() -> None:
+@at_any_pace
+async def test_the_time_is_over(pace: float) -> None:
     asking, answering = Noted(), Noted()
     ended = asyncio.Event()
 
@@ -615,7 +617,7 @@ async def test_the_time_is_over() -> None:
 
     async with pair(surrounded(Patient, last), surrounded(AMP, asking)) as (_, client):
         with pytest.raises(DeadlineExceeded):
-            await client.call(Wait(name="x"), timeout=0.01)
+            await client.call(Wait(name="x"), timeout=0.01 * pace)
         await ended.wait()
     assert asking.notes[1] is DeadlineExceeded
     assert answering.notes[1] is asyncio.CancelledError

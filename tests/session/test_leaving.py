@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from support import Echo, Notify, Patient, Sum, Wait, connected, raw_pair, turns
+from support import Echo, Notify, Patient, Sum, Wait, at_any_pace, connected, raw_pair, turns
 
 from amp_asyncio import AMP, AmpBox, Command, ConnectionLost, Integer, Limits, connect, serve
 from amp_asyncio.testing import pair
@@ -177,8 +177,9 @@ async def test_a_peer_that_ends_its_side_is_lost_at_once() -> None:
         assert await amp.notified.get() == b"last"
 
 
-async def test_a_connection_is_closed_when_it_is_old() -> None:
-    async with pair(Bouncing, limits=Limits(max_connection_age=0.05)) as (server, client):
+@at_any_pace
+async def test_a_connection_is_closed_when_it_is_old(pace: float) -> None:
+    async with pair(Bouncing, limits=Limits(max_connection_age=0.05 * pace)) as (server, client):
         asked = client.callRemote(Wait, name="long")
         await server.started.get()
         while not client.transport.is_closing():

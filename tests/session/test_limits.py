@@ -17,6 +17,7 @@ from support import (
     Patient,
     Sum,
     Wait,
+    at_any_pace,
     cause_of_loss,
     connected,
     limited,
@@ -286,16 +287,17 @@ async def test_a_peer_that_asks_and_does_not_read_is_ended() -> None:
 
 
 @pytest.mark.slow
-async def test_slow_progress_is_no_stall() -> None:
+@at_any_pace
+async def test_slow_progress_is_no_stall(pace: float) -> None:
     amp, transport = limited(
-        Patient, max_concurrent_responders=1, window=1000, max_backlog=3000, stall_timeout=0.2
+        Patient, max_concurrent_responders=1, window=1000, max_backlog=3000, stall_timeout=0.2 * pace
     )
     box = command(b"Wait", 1, name=b"x")
     while transport.reading:
         amp.data_received(box)
     for _ in range(12):
         await amp.started.get()
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.05 * pace)
         assert transport.done == []
         amp.let("x")
         amp.data_received(box)
@@ -303,7 +305,7 @@ async def test_slow_progress_is_no_stall() -> None:
     await transport.until(lambda: transport.done)
     assert transport.done == ["abort"]
     amp.connection_lost(None)
-    assert "nothing has moved for 0.2 seconds" in str(await cause_of_loss(amp))
+    assert f"nothing has moved for {0.2 * pace} seconds" in str(await cause_of_loss(amp))
     amp.let("x")
     await turns()
 
@@ -321,11 +323,12 @@ async def test_a_connection_on_which_no_complete_box_arrives_is_ended() -> None:
     assert "no complete box" in str(await cause_of_loss(amp))
 
 
-async def test_a_box_that_came_meanwhile_puts_the_end_off() -> None:
-    amp, transport = limited(idle_timeout=0.2)
+@at_any_pace
+async def test_a_box_that_came_meanwhile_puts_the_end_off(pace: float) -> None:
+    amp, transport = limited(idle_timeout=0.2 * pace)
     for tag in range(8):
         amp.data_received(command(b"Divide", tag, a=b"1", b=b"1"))
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.05 * pace)
         assert transport.done == []
     await transport.until(lambda: transport.done)
     assert transport.done == ["abort"]

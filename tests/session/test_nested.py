@@ -7,7 +7,7 @@ from contextvars import ContextVar
 from typing import Any
 
 import pytest
-from support import Math, Notify, Patient, Sum, Wait, connected, limited, turns
+from support import Math, Notify, Patient, Sum, Wait, at_any_pace, connected, limited, turns
 
 from amp_asyncio import AMP, AmpBox, Command, ConnectionLost, Integer, Limits, parseString
 
@@ -177,12 +177,12 @@ async def many_that_wait(amp: Relay) -> None:
     assert 10 < amp.started.qsize() < 20
 
 
-TIGHT = {"max_concurrent_responders": 1, "window": 2000, "max_backlog": 8000, "stall_timeout": 0.2}
+TIGHT = {"max_concurrent_responders": 1, "window": 2000, "max_backlog": 8000}
 
 
 async def test_a_peer_that_answers_no_question_is_ended() -> None:
     """What waits for it is bounded, and so is how long."""
-    amp, transport = limited(Relay, **TIGHT)
+    amp, transport = limited(Relay, **TIGHT, stall_timeout=0.2)
     await many_that_wait(amp)
     begun = amp.started.qsize()
     await transport.until(lambda: "abort" in transport.done)
@@ -191,8 +191,9 @@ async def test_a_peer_that_answers_no_question_is_ended() -> None:
     await turns()
 
 
-async def test_what_waits_for_a_slow_peer_goes_on() -> None:
-    amp, transport = limited(Relay, **TIGHT)
+@at_any_pace
+async def test_what_waits_for_a_slow_peer_goes_on(pace: float) -> None:
+    amp, transport = limited(Relay, **TIGHT, stall_timeout=0.2 * pace)
     await many_that_wait(amp)
     begun = amp.started.qsize()
     for number in range(1, 26):
@@ -201,7 +202,7 @@ async def test_what_waits_for_a_slow_peer_goes_on() -> None:
         questions = [box for box in transport.boxes() if b"_ask" in box]
         amp.data_received(answer_box(questions[number]))
         passed = asyncio.Event()
-        asyncio.get_running_loop().call_later(0.02, passed.set)
+        asyncio.get_running_loop().call_later(0.02 * pace, passed.set)
         await passed.wait()
     assert amp.started.qsize() == 2 * 25 > begun
     assert "abort" not in transport.done

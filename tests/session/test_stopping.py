@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from support import Echo, Math, Notify, Patient, Sum, SwitchTo, Wait, raw_pair, turns
+from support import Echo, Math, Notify, Patient, Sum, SwitchTo, Wait, at_any_pace, raw_pair, turns
 
 from amp_asyncio import (
     AMP,
@@ -46,7 +46,8 @@ async def test_what_ends_while_the_connection_is_changed_is_not_told_to_the_peer
             await switching
 
 
-async def test_a_group_of_cancellations_is_one() -> None:
+@at_any_pace
+async def test_a_group_of_cancellations_is_one(pace: float) -> None:
     cancelled = asyncio.Event()
 
     class Groups(Patient):
@@ -62,7 +63,7 @@ async def test_a_group_of_cancellations_is_one() -> None:
     async with pair(Groups) as (_, client):
         await client.callRemote(Sum, a=1, b=2)
         with pytest.raises(DeadlineExceeded):
-            await client.call(Wait(name="x"), timeout=0.02)
+            await client.call(Wait(name="x"), timeout=0.02 * pace)
         await cancelled.wait()
         assert await client.callRemote(Sum, a=1, b=2) == {"total": 3}
 

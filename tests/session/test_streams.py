@@ -13,7 +13,7 @@ import pytest
 from attrs import frozen
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support import turns
+from support import at_any_pace, turns
 
 from amp_asyncio import (
     AMP,
@@ -608,9 +608,10 @@ class Slow(Server):
             self.ended.set()
 
 
-async def test_the_time_of_the_whole_stream_passes() -> None:
+@at_any_pace
+async def test_the_time_of_the_whole_stream_passes(pace: float) -> None:
     async with pair(Slow, limits=LIMITS) as (server, client):
-        async with client.stream(Late(), timeout=0.05, metadata={"who": "me"}) as late:
+        async with client.stream(Late(), timeout=0.05 * pace, metadata={"who": "me"}) as late:
             assert await anext(late) == 1
             with pytest.raises(DeadlineExceeded):
                 await anext(late)
@@ -621,19 +622,20 @@ async def test_the_time_of_the_whole_stream_passes() -> None:
         await server.ended.wait()
         ((who, left),) = server.notes
         assert who == "me"
-        assert 0 < left <= 0.05
+        assert 0 < left <= 0.05 * pace
         assert await client.callRemote(Sum, a=1, b=2) == {"total": 3}
         with pytest.raises(DeadlineExceeded):
             async with client.stream(Late(), timeout=0):
                 raise AssertionError
 
 
-async def test_a_responder_that_is_out_of_time_is_cancelled() -> None:
+@at_any_pace
+async def test_a_responder_that_is_out_of_time_is_cancelled(pace: float) -> None:
     class Patient(Slow):
         late = Slow.late
 
     async with pair(Patient, limits=LIMITS) as (server, client):
-        late = client.stream(Late(), timeout=0.02, metadata={"who": "me"})
+        late = client.stream(Late(), timeout=0.02 * pace, metadata={"who": "me"})
         async with late:
             assert await anext(late) == 1
             await server.ended.wait()

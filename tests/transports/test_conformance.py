@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import uvloop
+from support import at_any_pace
 
 from amp_asyncio.testing.conformance import TRANSPORT_CHECKS, Check, check_transport
 from amp_asyncio.transports.memory import Line, MemoryTransport, memory_pair
@@ -167,10 +168,13 @@ def named(name: str) -> Check:
         (EndsTwice, "gives_what_comes_to_a_new_protocol", "'eof' after eof_received"),
     ],
 )
-async def test_finds_the_fault(transport: type[Faulty], check: str, complaint: str) -> None:
+@at_any_pace
+async def test_finds_the_fault(
+    transport: type[Faulty], check: str, complaint: str, pace: float
+) -> None:
     await named(check)(Faulty.connect)
     # Three of them show only in that something never happens.
-    timeout = 0.3 if transport in (NeverResumes, LosesItsBuffer, NeverEnds) else 10
+    timeout = 0.3 * pace if transport in (NeverResumes, LosesItsBuffer, NeverEnds) else 10
     with pytest.raises(AssertionError, match=complaint):
         await named(check)(transport.connect, timeout=timeout)
 
