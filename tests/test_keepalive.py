@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
+import ssl
 import sys
 import time
 from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
-from support import Echo, Math, Patient, Sum, Wait, at_any_pace, raw_pair, turns
+from keepalive_peer import Block, Swallow
+from support import Echo, Math, Notify, Patient, Sum, Wait, at_any_pace, raw_client, raw_pair, turns
 
-from amp_asyncio import AmpBox, ConnectionLost, Limits, connect, parseString, serve
+from amp_asyncio import AmpBox, ConnectionLost, Limits, PrivateCertificate, connect, parseString, serve
 from amp_asyncio.testing import Faults, Line, pair
 
 QUICK = Limits(ping_interval=0.05, ping_timeout=0.08)
-PING = AmpBox(_command=b"_ping")
+PEER = str(Path(__file__).with_name("keepalive_peer.py"))
 
 
 def pings(data: bytes) -> int:
@@ -212,49 +216,118 @@ async def test_a_path_that_forwards_nothing_any_more() -> None:
             assert other.gate("x").cancelled()
 
 
-PROGRAM = """
-import asyncio, sys
-from support import Patient, Wait
-from amp_asyncio import connect
-
-async def main():
-    async with connect("127.0.0.1", int(sys.argv[1]), Patient) as amp:
-        print("ready", flush=True)
-        await amp.callRemote(Wait, name="x")
-
-asyncio.run(main())
-"""
+# --- in another process ---
 
 
+@asynccontextmanager
+async def another_process(
+    limits: Limits, role: str = "", **its_limits: Any
+) -> AsyncIterator[tuple[Any, asyncio.subprocess.Process]]:
+    """Yield our side of a connection to `keepalive_peer.py`, which knows us, and its process."""
+    async with serve(Patient, "127.0.0.1", 0, limits=limits) as server:
+        port = str(server.sockets[0].getsockname()[1])
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, PEER, port, role, json.dumps(its_limits)), stderr=PIPE, env=environment
+        )
+        try:
+            while not server.connections:
+                await asyncio.sleep(0.01)
+            [amp] = server.connections
+            await amp.callRemote(Sum, a=1, b=2)
+            await amp.callRemote(Notify, data=b"")
+            yield amp, process
+        finally:
+            with suppress(ProcessLookupError):
+                process.kill()
+            await process.communicate()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["tls", "starttls"])
+@at_any_pace
+async def test_a_handshake_that_takes_long(way: str, pace: float) -> None:
+    certificate = PrivateCertificate.self_signed("127.0.0.1")
+    over = {"ssl": certificate.ssl_context(server_side=True)} if way == "tls" else {}
+    limits = Limits(ping_interval=0.05 * pace, ping_timeout=0.08 * pace)
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    async with serve(Math, "127.0.0.1", 0, limits=limits, **over) as server:
+        async with raw_client(server) as (reader, writer):
+            if way == "starttls":
+                first = AmpBox(_command=b"Sum", _ask=b"1", a=b"1", b=b"2", _offer=b"1 ping")
+                writer.write(first.serialize() + AmpBox(_command=b"StartTLS", _ask=b"2").serialize())
+                await reader.readuntil(AmpBox(_answer=b"2").serialize())
+            await asyncio.sleep(0.5 * pace)
+            await writer.start_tls(context)
+            writer.write(AmpBox(_command=b"Sum", _ask=b"3", a=b"1", b=b"2").serialize())
+            assert (await reader.readuntil(b"\0\0"))[-4:] == b"\x013\0\0"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("blocked", ["ours", "theirs"])
+@at_any_pace
+async def test_a_loop_that_is_blocked_for_half_of_the_time(blocked: str, pace: float) -> None:
+    """Each side asks the other one, and neither gives it up."""
+    interval, half = 0.05 * pace, 0.2 * pace
+    limits = {"ping_interval": interval, "ping_timeout": 2 * half}
+    async with another_process(Limits(**limits), **limits) as (amp, _):  # type: ignore[arg-type]
+        for _ in range(3):
+            if blocked == "ours":
+                await asyncio.sleep(interval / 2)
+                time.sleep(interval + half)  # noqa: ASYNC251
+            else:
+                await amp.callRemote(Block, seconds=interval + half)
+        assert await amp.callRemote(Sum, a=1, b=2) == {"total": 3}
+        # Nothing else has come for long enough.
+        assert blocked == "ours" or amp.latency is not None
+
+
+@pytest.mark.slow
+@at_any_pace
+async def test_a_large_value_that_takes_long_to_send(pace: float) -> None:
+    """Nothing comes meanwhile, but the peer takes what we send."""
+    limits = Limits(ping_interval=0.05 * pace, ping_timeout=0.2 * pace)
+    async with another_process(limits, "reads slowly") as (amp, _):
+        for _ in range(20):
+            await amp.callRemote(Swallow, data=bytes(60_000))
+        assert await amp.callRemote(Sum, a=0, b=0) == {"total": 1_200_000}
+
+
+@pytest.mark.slow
+@at_any_pace
+async def test_a_peer_that_our_own_backlog_does_not_let_speak(pace: float) -> None:
+    ours = {"max_concurrent_responders": 1, "max_backlog": 600, "window": 600}
+    limits = Limits(ping_interval=0.05 * pace, ping_timeout=0.08 * pace, **ours)  # type: ignore[arg-type]
+    async with another_process(limits, "asks", ping_interval=None) as (amp, _):
+        assert await amp.started.get() == "x"
+        while amp.transport.is_reading():
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.5 * pace)
+        for _ in range(19):
+            amp.let("x")
+            assert await amp.started.get() == "x"
+        amp.let("x")
+        assert await amp.started.get() == "all"
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("sending", [False, True])
 @at_any_pace
 async def test_a_peer_that_was_stopped(sending: bool, pace: float) -> None:
     """Also while more and more is written that nobody reads."""
     limits = Limits(ping_interval=0.1 * pace, ping_timeout=0.2 * pace, max_backlog=2**26, window=2**26)
-    async with serve(Patient, "127.0.0.1", 0, limits=limits) as server:
-        port = str(server.sockets[0].getsockname()[1])
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-c", PROGRAM, port, stdout=PIPE, stderr=PIPE, env=environment
-        )
-        try:
-            amp: Any = None
-            while amp is None or amp.started.empty():
+    async with another_process(limits, "waits") as (amp, process):
+        assert await amp.started.get() == "x"
+        asked = [amp.callRemote(Wait, name="back")]
+        process.send_signal(signal.SIGSTOP)
+        # With the limits that are the default, it would take up to 90 seconds.
+        async with asyncio.timeout(15 + 0.3 * pace):
+            while sending and amp.transport is not None:
+                asked.append(amp.callRemote(Echo, data=bytes(10_000)))
                 await asyncio.sleep(0.01)
-                amp = next(iter(server.connections), None)
-            asked = [amp.callRemote(Wait, name="back")]
-            process.send_signal(signal.SIGSTOP)
-            # With the limits that are the default, it would take up to 90 seconds.
-            async with asyncio.timeout(15 + 0.3 * pace):
-                while sending and amp.transport is not None:
-                    asked.append(amp.callRemote(Echo, data=bytes(10_000)))
-                    await asyncio.sleep(0.01)
-                await amp.wait_closed()
-            assert amp.gate("x").cancelled()
-            for each in asked:
-                with pytest.raises(ConnectionLost):
-                    await each
-        finally:
-            with suppress(ProcessLookupError):
-                process.kill()
-            await process.communicate()
+            await amp.wait_closed()
+        assert amp.gate("x").cancelled()
+        for each in asked:
+            with pytest.raises(ConnectionLost):
+                await each
