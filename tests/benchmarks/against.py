@@ -7,26 +7,19 @@ the two take turns: REV, now, now, REV. The figure of a round is the ratio of th
 
 from __future__ import annotations
 
-import subprocess
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, median
 
-from processes import Pair
-from shapes import SHAPES, Row, Sample, Scale, Shape, take, take_import, take_memory
+from rows import Row
+from samples import Sample, Sampler, take_import
+from shapes import SHAPES, Scale, Shape
 
-__all__ = ["ROOT", "Comparison", "checked_out", "text"]
+__all__ = ["Comparison", "text"]
 
-#: The folder of the working tree.
-ROOT = Path(__file__).parents[2]
-
-PACKAGE = "amp_asyncio"
-IMPORT = f"import {PACKAGE}"
-
-_Sampler = Callable[[], Sample]
+IMPORT = "import amp_asyncio"
 
 
 @dataclass(frozen=True)
@@ -39,59 +32,48 @@ class Compared:
     cpu_now: float
 
 
-@contextmanager
-def checked_out(revision: str) -> Iterator[Path]:
-    """Make a folder with the package as it was at `revision`; `SystemExit` if git has no such one."""
-    archive = subprocess.run(["git", "archive", revision, PACKAGE], cwd=ROOT, capture_output=True)
-    if archive.returncode:
-        raise SystemExit(f"git cannot show {revision}: {archive.stderr.decode().strip()}")
-    with tempfile.TemporaryDirectory() as folder:
-        subprocess.run(["tar", "-x", "-C", folder], input=archive.stdout, check=True)
-        yield Path(folder)
-
-
 class Comparison:
-    """Takes the samples; `rounds` has what they gave, by the names of the shape and the row."""
+    """Takes the samples; `rounds` has what they gave, by the names of the shape and the row.
+
+    `packages` are the folders of both, the one before and the one now.
+    """
 
     def __init__(
-        self, rows: list[Row], shapes: list[Shape], scale: Scale, pem: str, before: Path
+        self, rows: list[Row], shapes: list[Shape], scale: Scale, pem: str, packages: list[Path]
     ) -> None:
         self.rows, self.shapes, self.scale, self.pem = rows, shapes, scale, pem
-        self.packages = before, ROOT
+        self.packages = packages
         self.rounds: dict[tuple[str, str], list[Compared]] = {}
 
     def round(self, turn: int) -> None:
         """Compare each row in each shape once, in new processes."""
         for shape in self.shapes:
             if shape.order == "import":
-                samplers = [lambda at=at: take_import(IMPORT, at) for at in self.packages]
-                self._compare(shape, IMPORT, samplers, turn)
+                takes = [lambda at=at: take_import(IMPORT, at) for at in self.packages]
+                self._compare(shape, IMPORT, takes, turn)
         for row in self.rows:
-            with Pair(row.kind, row.loop, self.pem, self.packages[0]) as before:
-                with Pair(row.kind, row.loop, self.pem, self.packages[1]) as now:
-                    for shape in self.shapes:
-                        if row.kind in shape.kinds:
-                            self._compare(
-                                shape, row.label, self._samplers(shape, row, [before, now]), turn
-                            )
+            samplers = [Sampler(row, self.scale, self.pem, at) for at in self.packages]
+            with ExitStack() as stack:
+                for sampler in samplers:
+                    stack.enter_context(sampler.processes())
+                for shape in self.shapes:
+                    if shape.has(row):
+                        self._compare(shape, row.label, self._takes(shape, samplers), turn)
 
-    def _samplers(self, shape: Shape, row: Row, pairs: list[Pair]) -> list[_Sampler]:
+    def _takes(self, shape: Shape, samplers: list[Sampler]) -> list[Callable[[], Sample]]:
         """Return what takes a sample of either revision, warmed up, with as many calls of both."""
-        if shape.order == "memory":
-            count = self.scale.connections
-            return [lambda at=at: take_memory(row, self.pem, count, at) for at in self.packages]
-        least = max(self.scale.first, self.scale.turns * shape.arguments.get("callers", 1))
-        count = least
-        for _ in range(self.scale.warm_ups):
-            rates = [take(shape, pair, count, -1)[1] for pair in pairs]
-            count = max(least, round(min(rates) * self.scale.seconds))
-        return [lambda pair=pair: take(shape, pair, count, -1)[0] for pair in pairs]
+        for sampler in samplers:
+            sampler.warm_up(shape)
+        count = min(sampler.count(shape) for sampler in samplers)
+        return [lambda sampler=sampler: sampler.take(shape, count=count) for sampler in samplers]
 
-    def _compare(self, shape: Shape, label: str, samplers: list[_Sampler], turn: int) -> None:
+    def _compare(self, shape: Shape, label: str, takes: list[Callable[[], Sample]], turn: int) -> None:
         samples: tuple[list[Sample], list[Sample]] = ([], [])
         for which in (0, 1, 1, 0) if turn % 2 else (1, 0, 0, 1):
-            samples[which].append(samplers[which]())
-        before, now = (mean(sample.value for sample in taken) for taken in samples)
+            samples[which].append(takes[which]())
+        if any(sample.value is None for taken in samples for sample in taken):
+            return
+        before, now = (mean(sample.value or 0 for sample in taken) for taken in samples)
         cpu_before, cpu_now = (
             sum((sample.client_cpu or 0) + (sample.server_cpu or 0) for sample in taken)
             for taken in samples

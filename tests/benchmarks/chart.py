@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from xml.sax.saxutils import escape
 
-from report import COALESCING, LIMITS, OURS, TWISTED, Results
+from results import Results
+from rows import COALESCING, OURS, TWISTED, limit_of
 from shapes import SHAPES
 
 __all__ = ["svg"]
 
-SHOWN = ["one", "in-flight", "connections"]
+SHOWN = ["one", "in-flight", "timeouts", "typed", "connections", "stream"]
 
 WIDTH, LEFT, RIGHT = 800, 210, 290
 BAR, GAP, MARGIN = 16, 6, 24
@@ -33,14 +34,14 @@ def svg(results: Results) -> str:
     """Return the chart of the shapes that were run, of those that it shows."""
     body = []
     y = MARGIN
-    titles = {shape.name: shape.title for shape in SHAPES}
+    titles = {shape.name: f"{shape.title}, {shape.unit}" for shape in SHAPES}
     for name in SHOWN:
         # (A bar that is ten times as long would leave nothing of the others to compare.)
         labels = [label for label in results.labels([name]) if not label.startswith(COALESCING)]
         if not labels:
             continue
         y += BAR
-        body.append(_text(MARGIN, y, f"{titles[name]}, calls per second", ' class="title"'))
+        body.append(_text(MARGIN, y, titles[name], ' class="title"'))
         y += GAP + 4
         most = max(results.median(name, label) or 0 for label in labels)
         for label in labels:
@@ -71,7 +72,7 @@ def svg(results: Results) -> str:
 
 def _words(results: Results, name: str, label: str, value: float) -> str:
     """The figure behind a bar, and what it is of the limit on the same loop, and of Twisted's."""
-    limit = results.ratio(name, label, LIMITS.get(label, ""))
+    limit = results.ratio(name, label, limit_of(label))
     twisted = results.ratio(name, label, TWISTED) if label.startswith(OURS) else None
     words = [f"{limit:.2f} of the limit"] if limit else []
     words += [f"{twisted:.1f} times Twisted"] if twisted else []

@@ -43,7 +43,7 @@ class Process:
             env=environment(packages),
         )
 
-    def do(self, what: str, **arguments: Any) -> Any:
+    def do(self, what: str, /, **arguments: Any) -> Any:
         """Have it done, and return what comes of it; `RuntimeError` where the process has ended."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
@@ -72,13 +72,13 @@ class Pair:
     def __init__(self, kind: str, loop: str, pem: str, packages: Path | None = None) -> None:
         self.server = Process(kind, loop, pem, packages)
         self.client = Process(kind, loop, pem, packages)
-        self._ports: dict[tuple[int, bool], int] = {}
+        self._ports: dict[tuple[str, bool], int] = {}
 
-    def port(self, size: int, tls: bool) -> int:
-        """Return where values of that size, or `Sum` if it is 0, are served, over TLS or not."""
-        if (size, tls) not in self._ports:
-            self._ports[size, tls] = self.server.do("serve", size=size, tls=tls)
-        return self._ports[size, tls]
+    def port(self, what: str, tls: bool) -> int:
+        """Return where that is served, over TLS or not: see `peers/`."""
+        if (what, tls) not in self._ports:
+            self._ports[what, tls] = self.server.do("serve", what=what, tls=tls)
+        return self._ports[what, tls]
 
     def __enter__(self) -> Pair:
         return self

@@ -1,46 +1,24 @@
-"""The shapes: what is measured, and of whom.
-
-Each has a way to take one sample from the pair of processes of a peer. A sample of calls has as many
-as the peer makes in 0.4 seconds, going by the sample before; so slow peers and quick ones get
-the same time, and the machine's noise falls on all alike.
-"""
+"""The shapes: what is measured, and of whom. `samples.py` says how one sample is taken."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from processes import Pair, environment
+from peers import KINDS, VALUE
+from rows import Row
 
-__all__ = ["IMPORTS", "SHAPES", "Row", "Sample", "Scale", "Shape", "take", "take_import", "take_memory"]
-
-VALUE = 60_000
-
-#: Who takes part in the shapes that are for comparison.
-ALL = frozenset("bare coalescing ours ours-2 ours-async twisted websockets grpc".split())
-#: Who is not the same as another in what a connection takes. (Idle channels of gRPC's are left out of
-#: the memory: making 5,000 takes longer than all else in a round, at some 17 KB each.)
-DISTINCT = ALL - {"coalescing", "ours-2", "ours-async"}
-
-
-@dataclass(frozen=True)
-class Row:
-    """A peer on an event loop."""
-
-    label: str
-    kind: str
-    loop: str
+__all__ = ["FULL", "GROUPS", "IMPORTS", "QUICK", "SHAPES", "Scale", "Shape"]
 
 
 @dataclass(frozen=True)
 class Shape:
     """What is measured; `order` and `arguments` are what the client is told.
 
-    `per_call` is what one call adds to the figure, which is a rate: 1, or its megabytes. So many other
-    questions are `held` open meanwhile.
+    `what` is what a connection is for, and `can` the word in `KINDS` that its peers have: by itself,
+    the same. `per_call` is what one call adds to the figure, which is a rate: 1, or its megabytes. So
+    many other questions are `held` open meanwhile. A sample of several figures has `parts`, the first
+    of which is its value. `group` names the table of the report.
     """
 
     name: str
@@ -48,14 +26,31 @@ class Shape:
     unit: str
     order: str = "calls"
     arguments: dict[str, Any] = field(default_factory=dict)
+    what: str = "sum"
+    can: str = ""
     per_call: float = 1.0
-    kinds: frozenset[str] = ALL
     held: int = 0
+    parts: tuple[str, ...] = ()
+    group: str = "calls"
 
     @property
     def is_cost(self) -> bool:
         """Whether less is better."""
-        return self.order in ("memory", "import")
+        return self.order in ("memory", "import", "questions", "paced")
+
+    @property
+    def digits(self) -> int:
+        """How many digits of a figure are shown."""
+        return {"import": 1, "paced": 2}.get(self.order, 0)
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether it is measured in processes that live through all rounds."""
+        return self.order not in ("memory", "questions", "import")
+
+    def has(self, row: Row) -> bool:
+        """Whether the row takes part."""
+        return (self.can or self.what) in KINDS[row.kind].can
 
 
 @dataclass(frozen=True)
@@ -63,7 +58,8 @@ class Scale:
     """How large everything is: in full, or just enough to see that it works.
 
     A sample of calls takes about so many seconds; it has at least `first` calls, and so many `turns`
-    of each caller, or starting the callers would be what is measured.
+    of each caller, or starting the callers would be what is measured. Calls at a fixed rate take
+    `paced` seconds. Of what hardly differs from round to round, there are `few` rounds.
     """
 
     seconds: float
@@ -72,79 +68,139 @@ class Scale:
     warm_ups: int
     many: int
     connections: int
+    questions: int
     imports: int
+    paced: float
+    few: int
 
 
-FULL = Scale(seconds=0.4, first=100, turns=5, warm_ups=2, many=1_000_000, connections=5_000, imports=3)
-QUICK = Scale(seconds=0.0, first=20, turns=0, warm_ups=1, many=200, connections=10, imports=1)
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One figure, and the CPU seconds that 100,000 calls cost each process, where there are calls."""
-
-    value: float
-    client_cpu: float | None = None
-    server_cpu: float | None = None
+FULL = Scale(
+    seconds=0.4,
+    first=100,
+    turns=5,
+    warm_ups=2,
+    many=1_000_000,
+    connections=5_000,
+    questions=10_000,
+    imports=3,
+    paced=1.0,
+    few=3,
+)
+QUICK = Scale(
+    seconds=0.0,
+    first=20,
+    turns=0,
+    warm_ups=1,
+    many=200,
+    connections=10,
+    questions=20,
+    imports=1,
+    paced=0.01,
+    few=1,
+)
 
 
 def _growth() -> list[Shape]:
     """The shapes that show what a call costs as more is under way, or has been."""
     counts = (10, 100, 1_000, 10_000)
-    wide = frozenset({"ours-wide"})
+    hundred = {"callers": 100}
+
+    def shape(name: str, title: str, arguments: dict[str, Any], held: int = 0) -> Shape:
+        return Shape(
+            name, title, "calls/s", arguments=arguments, can="growth", held=held, group="growth"
+        )
+
     return [
         *(
-            Shape(
-                f"held-{count}",
-                f"100 in flight, {count:,} other questions open",
-                "calls/s",
-                arguments={"callers": 100},
-                kinds=wide,
-                held=count,
-            )
+            shape(f"held-{count}", f"100 in flight, {count:,} other questions open", hundred, count)
             for count in counts
         ),
-        *(
-            Shape(
-                f"callers-{count}",
-                f"{count:,} in flight",
-                "calls/s",
-                arguments={"callers": count},
-                kinds=wide,
-            )
-            for count in counts
-        ),
-        *(
-            Shape(name, title, "calls/s", arguments={"callers": 100, "pool": name}, kinds=wide)
-            for name, title in (
-                ("fresh", "100 in flight on a new connection"),
-                ("old", "100 in flight after 1,000,000 calls on the connection"),
-            )
+        *(shape(f"callers-{count}", f"{count:,} in flight", {"callers": count}) for count in counts),
+        shape("fresh", "100 in flight on a new connection", {**hundred, "pool": "fresh"}),
+        shape(
+            "old",
+            "100 in flight after 1,000,000 calls on the connection",
+            {**hundred, "pool": "old"},
         ),
     ]
 
 
+def _paced(rate: int) -> Shape:
+    return Shape(
+        f"paced-{rate}",
+        f"{rate:,} calls/s",
+        "ms",
+        "paced",
+        {"rate": rate},
+        can="paced",
+        parts=("p50", "p99", "p99.9"),
+        group="latency",
+    )
+
+
 _MB = 2 * VALUE / 1e6
+_EIGHT = {"callers": 8}
+_HUNDRED = {"callers": 100}
+_SIXTY_FOUR = {"connections": 64, "callers": 64}
+_SIDES = ("both", "client", "server")
 
 SHAPES = [
     Shape("one", "one after the other", "calls/s"),
-    Shape("in-flight", "100 in flight", "calls/s", arguments={"callers": 100}),
-    Shape("connections", "64 connections", "calls/s", arguments={"connections": 64, "callers": 64}),
-    Shape("values", "60,000-byte values", "MB/s", "calls", {"size": VALUE, "callers": 8}, _MB),
-    Shape("tls", "100 in flight, TLS", "calls/s", arguments={"tls": True, "callers": 100}),
+    Shape("in-flight", "100 in flight", "calls/s", arguments=_HUNDRED),
+    Shape("timeouts", "100 in flight, a timeout each", "calls/s", arguments=_HUNDRED, what="timed"),
+    Shape("typed", "100 in flight, typed commands", "calls/s", arguments=_HUNDRED, what="typed"),
+    Shape("connections", "64 connections", "calls/s", arguments=_SIXTY_FOUR),
+    Shape("tls", "100 in flight, TLS", "calls/s", arguments={"tls": True, **_HUNDRED}),
+    Shape(
+        "values",
+        "60,000-byte values",
+        "MB/s",
+        arguments=_EIGHT,
+        what="echo",
+        per_call=_MB,
+        group="values",
+    ),
     Shape(
         "tls-values",
         "60,000-byte values, TLS",
         "MB/s",
-        "calls",
-        {"tls": True, "size": VALUE, "callers": 8},
-        _MB,
+        arguments={"tls": True, **_EIGHT},
+        what="echo",
+        per_call=_MB,
+        group="values",
     ),
-    Shape("opening", "opened and closed", "connections/s", "openings", {"callers": 8}, kinds=DISTINCT),
-    Shape("memory", "an idle connection", "bytes", "memory", kinds=DISTINCT - {"grpc"}),
-    Shape("import", "import", "ms", "import", kinds=frozenset()),
+    Shape("stream", "a stream", "items/s", "stream", what="items", group="values"),
+    Shape(
+        "opening",
+        "opened and closed",
+        "connections/s",
+        "openings",
+        _EIGHT,
+        can="opening",
+        group="connections",
+    ),
+    Shape("memory", "an idle connection", "bytes", "memory", can="idle", group="connections"),
+    Shape(
+        "questions",
+        "an open question",
+        "bytes",
+        "questions",
+        can="hold",
+        parts=_SIDES,
+        group="connections",
+    ),
+    _paced(2_000),
+    _paced(10_000),
+    Shape("import", "import", "ms", "import", can="import", group="import"),
     *_growth(),
 ]
+
+#: The groups whose shapes have a row for each peer, and a column for each shape.
+GROUPS = {
+    "calls": "calls per second",
+    "values": "values and streams",
+    "connections": "connections and memory",
+}
 
 #: What is imported, each in a fresh interpreter: how the row is called, the statement, what it needs.
 IMPORTS = {
@@ -152,49 +208,3 @@ IMPORTS = {
     "import amp_asyncio": "amp_asyncio",
     "from twisted.protocols import amp": "twisted",
 }
-
-
-def take(shape: Shape, pair: Pair, count: int, turn: int) -> tuple[Sample, float]:
-    """Make `count` calls in that shape; return the sample, and the calls per second."""
-    told: dict[str, Any] = {"size": 0, "tls": False, **shape.arguments}
-    told["port"] = pair.port(told["size"], told["tls"])
-    if shape.name == "fresh":
-        told["pool"] = f"fresh {turn}"
-    if shape.held:
-        pair.client.do("calls", count=1, **told)
-        pair.client.do("hold", port=told["port"], count=shape.held)
-    before = pair.server.do("usage")["cpu"]
-    done = pair.client.do(shape.order, count=count, **told)
-    server = pair.server.do("usage")["cpu"] - before
-    if shape.held:
-        pair.client.do("release", port=told["port"])
-    rate = count / done["seconds"]
-    per_100_000 = 1e5 / count
-    return Sample(rate * shape.per_call, done["cpu"] * per_100_000, server * per_100_000), rate
-
-
-def take_memory(row: Row, pem: str, connections: int, packages: Path | None = None) -> Sample:
-    """Return the resident bytes that each of so many idle connections takes of a new server."""
-    with Pair(row.kind, row.loop, pem, packages) as pair:
-        port = pair.port(0, False)
-        # What the first connections load and allocate for all is no part of any.
-        pair.client.do("idle", port=port, count=10)
-        before = pair.server.do("usage", collect=True)["memory"]
-        pair.client.do("idle", port=port, count=connections)
-        after = pair.server.do("usage", collect=True)["memory"]
-    return Sample((after - before) / connections)
-
-
-def take_import(statement: str, packages: Path | None = None) -> Sample:
-    """Return the milliseconds of the statement alone, in a new interpreter."""
-    program = (
-        "from time import perf_counter as now; start = now()\n"
-        f"{statement}\n"
-        "print((now() - start) * 1e3)"
-    )
-    # (-P: modules come from where they are installed, not from the current folder.)
-    command = [sys.executable, "-P", "-c", program]
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=True, env=environment(packages)
-    )
-    return Sample(float(done.stdout))

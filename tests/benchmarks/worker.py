@@ -15,8 +15,10 @@ import json
 import os
 import resource
 import sys
+from math import ceil
 from pathlib import Path
 from time import perf_counter, process_time
+from typing import Any
 
 import peers
 
@@ -43,15 +45,15 @@ class Worker:
 
     # --- the server ---
 
-    async def serve(self, size: int, tls: bool) -> int:
-        return await self.peer.serve(size, tls)
+    async def serve(self, what: str, tls: bool) -> int:
+        return await self.peer.serve(what, tls)
 
     # --- the client ---
 
     async def calls(
         self,
         port: int,
-        size: int,
+        what: str,
         tls: bool,
         count: int,
         connections: int = 1,
@@ -62,20 +64,37 @@ class Worker:
 
         Callers share the count: whoever is quick asks more often, and all are busy until the end.
         """
-        opened = self.pools.setdefault((port, pool), [])
-        while len(opened) < connections:
-            opened.append(await self.connect(port, size, tls))
+        opened = await self.opened(port, what, tls, connections, pool)
         asks = [opened[n % connections].ask for n in range(callers)]
         turns = iter(range(count))
         spent, start = process_time(), perf_counter()
         await self.peer.ask_all(asks, turns)
         return {"seconds": perf_counter() - start, "cpu": process_time() - spent}
 
+    async def stream(self, port: int, what: str, tls: bool, count: int) -> dict[str, float]:
+        """Take so many items of one stream."""
+        (connection,) = await self.opened(port, what, tls)
+        spent, start = process_time(), perf_counter()
+        await connection.ask(count)
+        return {"seconds": perf_counter() - start, "cpu": process_time() - spent}
+
+    async def paced(self, port: int, what: str, tls: bool, rate: int, count: int) -> dict[str, Any]:
+        """Make so many calls by the clock, whatever becomes of them; return percentiles in ms.
+
+        The time of each counts from when it was due, so a peer that is late is late in all of them.
+        """
+        (connection,) = await self.opened(port, what, tls)
+        start = perf_counter()
+        latencies = sorted(await self.peer.ask_paced(connection.ask, rate, count))
+        seconds = perf_counter() - start
+        ranks = [ceil(count * share) - 1 for share in (0.5, 0.99, 0.999)]
+        return {"seconds": seconds, "percentiles": [latencies[rank] * 1e3 for rank in ranks]}
+
     async def hold(self, port: int, count: int) -> None:
         """Open so many questions, on the connection of `calls`, that stay open until `release`."""
         connection = self.pools[port, ""][0]
         assert connection.hold is not None
-        self.held = [connection.hold() for _ in range(count)]
+        self.held = [self.peer.begin(connection.hold()) for _ in range(count)]
         await connection.ask()
 
     async def release(self, port: int) -> None:
@@ -86,14 +105,14 @@ class Worker:
             await question
 
     async def openings(
-        self, port: int, size: int, tls: bool, count: int, callers: int
+        self, port: int, what: str, tls: bool, count: int, callers: int
     ) -> dict[str, float]:
         """Open a connection, make a call and close it, `count` times, by so many callers."""
         turns = iter(range(count))
 
         async def caller() -> None:
             for _ in turns:
-                connection = await self.peer.connect(port, size, tls)
+                connection = await self.peer.connect(port, what, tls)
                 await connection.ask()
                 await connection.close()
 
@@ -107,13 +126,22 @@ class Worker:
         turns = iter(range(count))
 
         async def caller() -> None:
-            opened.extend([await self.connect(port, 0, False) for _ in turns])
+            opened.extend([await self.connect(port, "sum", False) for _ in turns])
 
         await self.peer.gather([caller() for _ in range(50)])
         return len(opened)
 
-    async def connect(self, port: int, size: int, tls: bool) -> peers.Connection:
-        connection = await self.peer.connect(port, size, tls)
+    async def opened(
+        self, port: int, what: str, tls: bool, count: int = 1, pool: str = ""
+    ) -> list[peers.Connection]:
+        """Return so many connections that are kept; they have been used."""
+        opened = self.pools.setdefault((port, pool), [])
+        while len(opened) < count:
+            opened.append(await self.connect(port, what, tls))
+        return opened[:count]
+
+    async def connect(self, port: int, what: str, tls: bool) -> peers.Connection:
+        connection = await self.peer.connect(port, what, tls)
         await connection.ask()
         return connection
 

@@ -6,13 +6,15 @@ alone: gRPC has an engine of its own beside it.
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
 from functools import partial
 from typing import Any
 
 import grpc
 from msgpack import packb, unpackb
 
-from peers import HOST, Connection, Peer
+from peers import HOST, TIMEOUT, VALUE, Connection, Peer
 
 
 async def answer_sum(request: list[int], context: Any) -> int:
@@ -23,15 +25,41 @@ async def answer_echo(request: bytes, context: Any) -> bytes:
     return request
 
 
+async def send_items(request: int, context: Any) -> AsyncIterator[int]:
+    for item in range(request):
+        yield item
+
+
+class Holding:
+    """Holds answers back until it is told to release them."""
+
+    def __init__(self) -> None:
+        self.released = asyncio.Event()
+
+    async def hold(self, request: None, context: Any) -> None:
+        await self.released.wait()
+
+    async def release(self, request: None, context: Any) -> None:
+        self.released.set()
+        self.released = asyncio.Event()
+
+
 class Grpc(Peer):
-    async def serve(self, size: int, tls: bool) -> int:
+    async def serve(self, what: str, tls: bool) -> int:
         server = grpc.aio.server()
-        handlers = {
-            name: grpc.unary_unary_rpc_method_handler(
-                answer, request_deserializer=unpackb, response_serializer=packb
-            )
-            for name, answer in (("Sum", answer_sum), ("Echo", answer_echo))
+        holding = Holding()
+        answers = {
+            "Sum": answer_sum,
+            "Echo": answer_echo,
+            "Hold": holding.hold,
+            "Release": holding.release,
         }
+        options: Any = {"request_deserializer": unpackb, "response_serializer": packb}
+        handlers = {
+            name: grpc.unary_unary_rpc_method_handler(answer, **options)
+            for name, answer in answers.items()
+        }
+        handlers["Items"] = grpc.unary_stream_rpc_method_handler(send_items, **options)
         server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("Bench", handlers)])
         if tls:
             pem = self.pem_bytes()
@@ -42,7 +70,7 @@ class Grpc(Peer):
         self.servers.append(server)
         return int(port)
 
-    async def connect(self, port: int, size: int, tls: bool) -> Connection:
+    async def connect(self, port: int, what: str, tls: bool) -> Connection:
         options: list[tuple[str, Any]] = [("grpc.use_local_subchannel_pool", 1)]
         if tls:
             options.append(("grpc.ssl_target_name_override", "localhost"))
@@ -50,6 +78,24 @@ class Grpc(Peer):
             channel = grpc.aio.secure_channel(f"{HOST}:{port}", credentials, options)
         else:
             channel = grpc.aio.insecure_channel(f"{HOST}:{port}", options)
-        name = "/Bench/Echo" if size else "/Bench/Sum"
-        call = channel.unary_unary(name, request_serializer=packb, response_deserializer=unpackb)
-        return Connection(partial(call, b"x" * size if size else [13, 81]), channel.close)
+        serializers: Any = {"request_serializer": packb, "response_deserializer": unpackb}
+
+        def asks(name: str) -> Any:
+            return channel.unary_unary(f"/Bench/{name}", **serializers)
+
+        async def take(count: int = 1) -> None:
+            items = channel.unary_stream("/Bench/Items", **serializers)
+            assert len([item async for item in items(count)]) == count
+
+        ways = {
+            "sum": partial(asks("Sum"), [13, 81]),
+            "timed": partial(asks("Sum"), [13, 81], timeout=TIMEOUT),
+            "echo": partial(asks("Echo"), b"x" * VALUE),
+            "items": take,
+        }
+        return Connection(
+            ways[what],
+            channel.close,
+            hold=partial(asks("Hold"), None),
+            release=partial(asks("Release"), None),
+        )

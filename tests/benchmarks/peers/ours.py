@@ -3,15 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from functools import partial
 
-from amp_asyncio import AMP, Command, Integer, Limits, String, connect, serve
-from peers import HOST, Connection, Peer
+from attrs import frozen
+
+from amp_asyncio import AMP, Command, Integer, Limits, StreamCommand, String, connect, serve
+from peers import HOST, TIMEOUT, VALUE, Connection, Peer
 
 
 class Sum(Command):
     arguments = [(b"a", Integer()), (b"b", Integer())]
     response = [(b"total", Integer())]
+
+
+@frozen
+class Total:
+    total: int
+
+
+class TypedSum(Command[Total]):
+    a: int
+    b: int
+
+
+class Items(StreamCommand[int]):
+    count: int
 
 
 class Echo(Command):
@@ -22,12 +39,21 @@ class Echo(Command):
 class Hold(Command):
     """Is answered when somebody asks `Release`."""
 
+    arguments = [(b"a", Integer()), (b"b", Integer())]
+
 
 class Release(Command):
     pass
 
 
-class Responders(AMP):
+class Streams(AMP):
+    @Items.responder
+    async def items(self, count: int) -> AsyncIterator[int]:
+        for item in range(count):
+            yield item
+
+
+class Responders(Streams):
     @Sum.responder
     async def sum(self, a: int, b: int) -> dict[str, int]:
         return {"total": a + b}
@@ -37,10 +63,14 @@ class Responders(AMP):
         return {"data": data}
 
 
-class PlainResponders(AMP):
+class PlainResponders(Streams):
     @Sum.responder
     def sum(self, a: int, b: int) -> dict[str, int]:
         return {"total": a + b}
+
+    @TypedSum.responder
+    def typed_sum(self, a: int, b: int) -> Total:
+        return Total(total=a + b)
 
     @Echo.responder
     def echo(self, data: bytes) -> dict[str, bytes]:
@@ -53,7 +83,7 @@ class HoldingResponders(Responders):
         self.released = asyncio.Event()
 
     @Hold.responder
-    async def hold(self) -> None:
+    async def hold(self, a: int, b: int) -> None:
         await self.released.wait()
 
     @Release.responder
@@ -71,20 +101,30 @@ class Ours(Peer):
     asks: type[AMP] = AMP
     limits = Limits()
 
-    async def serve(self, size: int, tls: bool) -> int:
+    async def serve(self, what: str, tls: bool) -> int:
         server = await serve(self.responders, HOST, 0, ssl=self.server_context(tls), limits=self.limits)
         self.servers.append(server)
         port: int = server.sockets[0].getsockname()[1]
         return port
 
-    async def connect(self, port: int, size: int, tls: bool) -> Connection:
+    async def connect(self, port: int, what: str, tls: bool) -> Connection:
         amp = await connect(HOST, port, self.asks, limits=self.limits, **self.client_options(tls))
-        if size:
-            return Connection(partial(amp.callRemote, Echo, data=b"x" * size), amp.close)
+
+        async def take(count: int = 1) -> None:
+            async with amp.stream(Items(count=count)) as items:
+                assert len([item async for item in items]) == count
+
+        ways = {
+            "sum": partial(amp.callRemote, Sum, a=13, b=81),
+            "timed": lambda: amp.call(Sum(a=13, b=81), timeout=TIMEOUT),
+            "typed": lambda: amp.call(TypedSum(a=13, b=81)),
+            "echo": partial(amp.callRemote, Echo, data=b"x" * VALUE),
+            "items": take,
+        }
         return Connection(
-            partial(amp.callRemote, Sum, a=13, b=81),
+            ways[what],
             amp.close,
-            hold=partial(amp.callRemote, Hold),
+            hold=partial(amp.callRemote, Hold, a=13, b=81),
             release=partial(amp.callRemote, Release),
         )
 

@@ -6,13 +6,16 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from functools import partial
 from typing import Any
 
+from clock import Ticks, now
 from twisted.internet import endpoints, reactor, ssl
 from twisted.internet.defer import Deferred, ensureDeferred, gatherResults
+from twisted.internet.interfaces import IReadDescriptor
 from twisted.internet.protocol import Factory
 from twisted.internet.threads import deferToThread
 from twisted.protocols import amp
+from zope.interface import implementer
 
-from peers import HOST, Connection, Peer
+from peers import HOST, TIMEOUT, VALUE, Connection, Peer
 
 
 class Sum(amp.Command):
@@ -25,7 +28,19 @@ class Echo(amp.Command):
     response = [(b"data", amp.String())]
 
 
+class Hold(amp.Command):
+    arguments = [(b"a", amp.Integer()), (b"b", amp.Integer())]
+
+
+class Release(amp.Command):
+    pass
+
+
 class Responders(amp.AMP):
+    def __init__(self) -> None:
+        super().__init__()
+        self.held: list[Deferred[dict[str, int]]] = []
+
     @Sum.responder
     def sum(self, a: int, b: int) -> dict[str, int]:
         return {"total": a + b}
@@ -33,6 +48,18 @@ class Responders(amp.AMP):
     @Echo.responder
     def echo(self, data: bytes) -> dict[str, bytes]:
         return {"data": data}
+
+    @Hold.responder
+    def hold(self, a: int, b: int) -> Deferred[dict[str, int]]:
+        self.held.append(Deferred())
+        return self.held[-1]
+
+    @Release.responder
+    def release(self) -> dict[str, int]:
+        for held in self.held:
+            held.callback({})
+        self.held.clear()
+        return {}
 
 
 class Asking(amp.AMP):
@@ -49,8 +76,28 @@ class Asking(amp.AMP):
         return self.lost
 
 
+@implementer(IReadDescriptor)
+class Reader:
+    """Calls a function when a file is readable."""
+
+    def __init__(self, fd: int, function: Callable[[], None]) -> None:
+        self.fd, self.function = fd, function
+
+    def fileno(self) -> int:
+        return self.fd
+
+    def doRead(self) -> None:
+        self.function()
+
+    def connectionLost(self, reason: Any) -> None:
+        pass
+
+    def logPrefix(self) -> str:
+        return "clock"
+
+
 class TwistedAMP(Peer):
-    async def serve(self, size: int, tls: bool) -> int:
+    async def serve(self, what: str, tls: bool) -> int:
         if tls:
             options = ssl.PrivateCertificate.loadPEM(self.pem_bytes()).options()
             endpoint: Any = endpoints.SSL4ServerEndpoint(reactor, 0, options, interface=HOST)
@@ -60,16 +107,24 @@ class TwistedAMP(Peer):
         port: int = listening.getHost().port
         return port
 
-    async def connect(self, port: int, size: int, tls: bool) -> Connection:
+    async def connect(self, port: int, what: str, tls: bool) -> Connection:
         endpoint: Any = endpoints.TCP4ClientEndpoint(reactor, HOST, port)
         if tls:
             root = ssl.Certificate.loadPEM(self.pem_bytes())
             options = ssl.optionsForClientTLS("localhost", trustRoot=root)
             endpoint = endpoints.wrapClientTLS(options, endpoint)
         asking = await endpoints.connectProtocol(endpoint, Asking())
-        if size:
-            return Connection(partial(asking.callRemote, Echo, data=b"x" * size), asking.close)
-        return Connection(partial(asking.callRemote, Sum, a=13, b=81), asking.close)
+        ways: dict[str, Any] = {
+            "sum": partial(asking.callRemote, Sum, a=13, b=81),
+            "timed": lambda: asking.callRemote(Sum, a=13, b=81).addTimeout(TIMEOUT, reactor),
+            "echo": partial(asking.callRemote, Echo, data=b"x" * VALUE),
+        }
+        return Connection(
+            ways[what],
+            asking.close,
+            hold=partial(asking.callRemote, Hold, a=13, b=81),
+            release=partial(asking.callRemote, Release),
+        )
 
     # --- the runtime ---
 
@@ -87,6 +142,33 @@ class TwistedAMP(Peer):
     async def ask_all(self, asks: list[Callable[[], Awaitable[Any]]], turns: Iterator[int]) -> None:
         """Chain callbacks: no slower than awaiting Deferreds in coroutines, and a little less to do."""
         await gatherResults([_ask(ask, turns) for ask in asks])
+
+    async def ask_paced(self, ask: Callable[[], Any], rate: int, count: int) -> list[float]:
+        latencies: list[float] = []
+        done: Deferred[None] = Deferred()
+
+        def answered(_: object, due: float) -> None:
+            latencies.append(now() - due)
+            if len(latencies) == count:
+                done.callback(None)
+
+        def failed(failure: Any) -> None:
+            if not done.called:
+                done.errback(failure)
+
+        def tick() -> None:
+            for due in ticks.due():
+                ask().addCallback(answered, due).addErrback(failed)
+
+        with Ticks(rate, count) as ticks:
+            reader = Reader(ticks.fileno(), tick)
+            reactor.addReader(reader)
+            await done
+            reactor.removeReader(reader)
+        return latencies
+
+    def begin(self, asked: Any) -> Any:
+        return asked
 
     async def gather(self, coroutines: list[Coroutine[Any, Any, Any]]) -> list[Any]:
         return list(await gatherResults([ensureDeferred(coroutine) for coroutine in coroutines]))

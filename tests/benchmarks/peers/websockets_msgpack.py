@@ -17,31 +17,61 @@ from websockets.asyncio.client import connect
 from websockets.asyncio.server import serve
 from websockets.exceptions import ConnectionClosed
 
-from peers import HOST, Connection, Peer
+from peers import HOST, TIMEOUT, VALUE, Connection, Peer
 
 
 async def answer(websocket: Any) -> None:
+    held = []
     # A client that is done ends as it stands.
     with suppress(ConnectionClosed):
         async for message in websocket:
             number, name, arguments = unpackb(message)
-            result = sum(arguments) if name == "Sum" else arguments[0]
+            if name == "Sum":
+                result = sum(arguments)
+            elif name == "Echo":
+                result = arguments[0]
+            elif name == "Items":
+                for item in range(arguments[0]):
+                    await websocket.send(packb([number, item]))
+                result = None
+            elif name == "Hold":
+                held.append(number)
+                continue
+            else:
+                for other in held:
+                    await websocket.send(packb([other, None]))
+                held.clear()
+                result = None
             await websocket.send(packb([number, result]))
 
 
 class Asking:
-    def __init__(self, websocket: Any) -> None:
+    def __init__(self, websocket: Any, what: str) -> None:
         self.websocket = websocket
         self.number = 0
         self.futures: dict[int, asyncio.Future[Any]] = {}
         self.loop = asyncio.get_running_loop()
-        self.reading = self.loop.create_task(self.read())
+        self.reading = None if what == "items" else self.loop.create_task(self.read())
 
     async def ask(self, name: str, arguments: list[Any]) -> Any:
         self.number = number = self.number + 1
         self.futures[number] = future = self.loop.create_future()
         await self.websocket.send(packb([number, name, arguments]))
         return await future
+
+    async def ask_timed(self) -> Any:
+        async with asyncio.timeout(TIMEOUT):
+            return await self.ask("Sum", [13, 81])
+
+    async def take(self, count: int = 1) -> None:
+        """Take items: whoever does so reads by itself, and makes no calls meanwhile."""
+        await self.websocket.send(packb([0, "Items", [count]]))
+        taken = 0
+        async for message in self.websocket:
+            if unpackb(message)[1] is None:
+                break
+            taken += 1
+        assert taken == count
 
     async def read(self) -> None:
         async for message in self.websocket:
@@ -50,23 +80,32 @@ class Asking:
 
     async def close(self) -> None:
         await self.websocket.close()
-        await self.reading
+        if self.reading:
+            await self.reading
 
 
 class Websockets(Peer):
-    async def serve(self, size: int, tls: bool) -> int:
+    async def serve(self, what: str, tls: bool) -> int:
         context = self.server_context(tls)
         server = await serve(answer, HOST, 0, ssl=context, compression=None)
         self.servers.append(server)
         port: int = next(iter(server.sockets)).getsockname()[1]
         return port
 
-    async def connect(self, port: int, size: int, tls: bool) -> Connection:
+    async def connect(self, port: int, what: str, tls: bool) -> Connection:
         scheme = "wss" if tls else "ws"
         options = self.client_options(tls)
-        asking = Asking(
-            await connect(f"{scheme}://{HOST}:{port}/", compression=None, proxy=None, **options)
+        url = f"{scheme}://{HOST}:{port}/"
+        asking = Asking(await connect(url, compression=None, proxy=None, **options), what)
+        ways = {
+            "sum": partial(asking.ask, "Sum", [13, 81]),
+            "timed": asking.ask_timed,
+            "echo": partial(asking.ask, "Echo", [b"x" * VALUE]),
+            "items": asking.take,
+        }
+        return Connection(
+            ways[what],
+            asking.close,
+            hold=partial(asking.ask, "Hold", [13, 81]),
+            release=partial(asking.ask, "Release", []),
         )
-        if size:
-            return Connection(partial(asking.ask, "Echo", [b"x" * size]), asking.close)
-        return Connection(partial(asking.ask, "Sum", [13, 81]), asking.close)
