@@ -25,7 +25,7 @@ SOURCES = [PACKAGE, "pyproject.toml", "README.md", "LICENSE"]
 
 @contextmanager
 def checked_out(revision: str) -> Iterator[Path]:
-    """Make a folder with the sources as they were at `revision`; `SystemExit` if git has no such one."""
+    """Make a folder with the sources as they were at `revision`; `SystemExit` if git has none."""
     command = ["git", "archive", revision, *SOURCES]
     archive = subprocess.run(command, cwd=ROOT, capture_output=True)
     if archive.returncode:

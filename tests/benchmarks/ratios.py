@@ -28,10 +28,9 @@ class Ratio:
 
     def of_build(self, build: str) -> tuple[str, str]:
         """Return the two labels, of rows of the pure package or of the compiled one."""
-        if not build:
-            return self.of, self.to
         of, to = (
-            f"{label}, compiled" if label.startswith(OURS) else label for label in (self.of, self.to)
+            f"{label}, {build}" if build and label.startswith(OURS) else label
+            for label in (self.of, self.to)
         )
         return of, to
 

@@ -34,7 +34,7 @@ class Results:
         return median(values) if values else None
 
     def values(self, shape: str, label: str) -> list[float]:
-        """Return the figures of a row; none, if it kept up with the calls in half of the rounds or less."""
+        """Return the figures of a row; none, if it kept up in half of the rounds or less."""
         samples = self.samples.get(shape, {}).get(label, [])
         values = [sample.value for sample in samples if sample.value is not None]
         return values if 2 * len(values) > len(samples) else []

@@ -18,6 +18,7 @@ __all__ = [
     "TWISTED",
     "Row",
     "installed",
+    "limit_of",
     "on",
 ]
 
@@ -63,7 +64,6 @@ ROWS = [
     Row("aiohttp", "aiohttp"),
     Row("rpyc", "rpyc", "threads"),
     *_on_both(OURS, "ours-wide"),
-    *_on_both(COMPILED, "ours-wide", "compiled"),
 ]
 
 LOOPS = {row.label: row.loop for row in ROWS}

@@ -86,7 +86,7 @@ def parse() -> argparse.Namespace:
         options.svg = options.svg or README.with_name("results.svg")
     if options.against and (options.json or options.svg or options.markdown or options.targets):
         parser.error(
-            "--against only prints its table: leave out --json, --svg, --markdown, --readme and --targets"
+            "--against only prints its table: leave out --json, --svg, --markdown, --readme, --targets"
         )
     return options
 

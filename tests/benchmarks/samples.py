@@ -76,7 +76,7 @@ class Sampler:
         return max(least, self._counts.get(shape.name, 0))
 
     def take(self, shape: Shape, turn: int = -1, count: int | None = None) -> Sample:
-        """Take a sample, of so many calls; each `turn` is a new connection where the shape wants one."""
+        """Take a sample of so many calls; each `turn` has a new connection, for some shapes."""
         if shape.order == "memory":
             return self._idle_memory()
         if shape.order == "questions":

@@ -6,7 +6,6 @@ alone: gRPC has an engine of its own beside it.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from functools import partial
 from typing import Any
@@ -30,34 +29,13 @@ async def send_items(request: int, context: Any) -> AsyncIterator[int]:
         yield item
 
 
-class Holding:
-    """Holds answers back until it is told to release them."""
-
-    def __init__(self) -> None:
-        self.released = asyncio.Event()
-
-    async def hold(self, request: None, context: Any) -> None:
-        await self.released.wait()
-
-    async def release(self, request: None, context: Any) -> None:
-        self.released.set()
-        self.released = asyncio.Event()
-
-
 class Grpc(Peer):
     async def serve(self, what: str, tls: bool) -> int:
         server = grpc.aio.server()
-        holding = Holding()
-        answers = {
-            "Sum": answer_sum,
-            "Echo": answer_echo,
-            "Hold": holding.hold,
-            "Release": holding.release,
-        }
         options: Any = {"request_deserializer": unpackb, "response_serializer": packb}
         handlers = {
             name: grpc.unary_unary_rpc_method_handler(answer, **options)
-            for name, answer in answers.items()
+            for name, answer in (("Sum", answer_sum), ("Echo", answer_echo))
         }
         handlers["Items"] = grpc.unary_stream_rpc_method_handler(send_items, **options)
         server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("Bench", handlers)])
@@ -93,9 +71,4 @@ class Grpc(Peer):
             "echo": partial(asks("Echo"), b"x" * VALUE),
             "items": take,
         }
-        return Connection(
-            ways[what],
-            channel.close,
-            hold=partial(asks("Hold"), None),
-            release=partial(asks("Release"), None),
-        )
+        return Connection(ways[what], channel.close)
