@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -18,7 +20,10 @@ BENCHMARKS = Path(__file__).with_name("benchmarks")
 PATIENCE = 300
 
 # Those that need nothing but what the tests need.
-PEERS = "bare,coalescing,ours,ours-2,ours-async,ours-wide,twisted"
+PEERS = "bare,coalescing,ours,ours-2,ours-async,ours-wide,twisted,aiohttp"
+
+# Those that are measured where they are installed, and what each needs.
+OTHERS = {"websockets": "websockets", "grpc": "grpc", "capnp": "capnp", "rpyc": "rpyc"}
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="it looks into /proc")
 
@@ -30,15 +35,22 @@ def run(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.slow
 def test_every_shape_has_a_figure(tmp_path: Path) -> None:
-    figures, chart, tables = (tmp_path / name for name in ("run.json", "chart.svg", "tables.md"))
-    done = run("--quick", "--peers", PEERS, "--json", figures, "--svg", chart, "--markdown", tables)
+    figures, chart, readme = (tmp_path / name for name in ("run.json", "results.svg", "README.md"))
+    readme.write_text("# Speed\n\n## Results\n\nold\n\n## More\n\nkept\n")
+    done = run("--quick", "--peers", PEERS, "--json", figures, "--readme", readme)
     assert (done.returncode, done.stderr) == (0, "round 1 of 1\n")
 
     medians = json.loads(figures.read_text())["medians"]
     on_each_loop = {"amp_asyncio", "amp_asyncio, uvloop"}
-    compared = {"limit", "limit, uvloop", "Twisted AMP"} | on_each_loop
-    for shape in "one in-flight connections values tls tls-values opening memory".split():
+    limits = {"limit", "limit, uvloop"}
+    compared = {"aiohttp", "Twisted AMP"} | limits | on_each_loop
+    for shape in "one in-flight timeouts connections values tls tls-values opening memory".split():
         assert compared <= medians.pop(shape).keys()
+    for shape in "paced-2000", "paced-10000":
+        assert compared == medians.pop(shape).keys()
+    assert {"aiohttp"} | limits | on_each_loop == medians.pop("stream").keys()
+    assert medians.pop("typed").keys() == on_each_loop
+    assert medians.pop("questions").keys() == {"Twisted AMP"} | on_each_loop
     assert len(medians.pop("import")) == 3
     assert len(medians) == 10
     for shape, rows in medians.items():
@@ -46,9 +58,50 @@ def test_every_shape_has_a_figure(tmp_path: Path) -> None:
         assert all(figure > 0 for figure in rows.values()), shape
 
     assert ElementTree.parse(chart).getroot().tag == "{http://www.w3.org/2000/svg}svg"
+    written = readme.read_text()
+    assert written.startswith("# Speed\n\n## Results\n\n![")
+    assert written.endswith("\n\n## More\n\nkept\n")
+    assert "old" not in written
     # Each table is as wide as its head.
-    for table in tables.read_text().split("\n\n"):
+    tables = [block for block in written.split("\n\n") if block.startswith("|")]
+    assert len(tables) == 9
+    for table in tables:
         assert len({line.count("|") for line in table.splitlines()}) == 1
+
+
+@pytest.mark.slow
+def test_other_peers_are_measured_where_they_are_installed(tmp_path: Path) -> None:
+    shapes = "one,in-flight,timeouts,connections,values,tls,stream,opening,paced-2000"
+    figures = tmp_path / "run.json"
+    done = run("--quick", "--peers", ",".join(OTHERS), "--shapes", shapes, "--json", figures)
+    assert done.returncode == 0
+    medians = json.loads(figures.read_text())["medians"]
+    missing = [line for line in done.stderr.splitlines() if line.startswith("left out: ")]
+    present = [name for name, module in OTHERS.items() if find_spec(module)]
+    assert len(missing) + len(present) == len(OTHERS)
+    for shape in shapes.split(",") if present else []:
+        assert len(medians[shape]) == len(present)
+
+
+@pytest.mark.slow
+def test_the_targets_are_printed_with_their_goals() -> None:
+    done = run("--quick", "--targets")
+    assert (done.returncode, done.stderr) == (0, "round 1 of 1\n")
+    head, *lines = done.stdout.split("\n\n")[1].splitlines()
+    assert head.split() == ["ratio", "(goal)", "asyncio", "uvloop"]
+    assert len(lines) == 8
+    assert all(line.count("(") == 2 and "-" not in line.split("  ")[1:] for line in lines)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
+def test_the_compiled_package_has_rows_of_its_own(tmp_path: Path) -> None:
+    figures = tmp_path / "run.json"
+    done = run("--quick", "--compiled", "--peers", "ours", "--shapes", "one,stream", "--json", figures)
+    assert (done.returncode, done.stderr) == (0, "compiling\nround 1 of 1\n")
+    medians = json.loads(figures.read_text())["medians"]
+    on_asyncio = {"amp_asyncio", "amp_asyncio, compiled"}
+    assert medians["one"].keys() == on_asyncio | {f"{label}, uvloop" for label in on_asyncio}
 
 
 @pytest.mark.slow
@@ -85,8 +138,10 @@ def test_the_limit_sends_the_bytes_of_amp(monkeypatch: pytest.MonkeyPatch) -> No
 
     tag = bare.TAG
     question = AmpBox(_ask=tag, _command=b"Sum", a=b"13", b=b"81")
-    assert bare.question(0) == question.serialize()
-    assert bare.answer(0) == AmpBox(_answer=tag, total=b"94").serialize()
+    assert bare.question("sum") == question.serialize()
+    assert bare.answer("sum") == AmpBox(_answer=tag, total=b"94").serialize()
     echo = AmpBox(_ask=tag, _command=b"Echo", data=b"x" * 60_000)
-    assert bare.question(60_000) == echo.serialize()
-    assert bare.answer(60_000) == AmpBox(_answer=tag, data=b"x" * 60_000).serialize()
+    assert bare.question("echo") == echo.serialize()
+    assert bare.answer("echo") == AmpBox(_answer=tag, data=b"x" * 60_000).serialize()
+    item = AmpBox(_command=b"_item", answer=tag, item=b"12345")
+    assert bare.answer("items") == item.serialize()

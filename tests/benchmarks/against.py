@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import mean, median
 
 from rows import Row
-from samples import Sample, Sampler, take_import
+from sampling import Sample, Sampler, take_import
 from shapes import SHAPES, Scale, Shape
 
 __all__ = ["Comparison", "text"]

@@ -77,7 +77,7 @@ def columns(results: Results) -> dict[str, tuple[str, str]]:
     """Return the build and the loop of each column that there are figures for, by its title."""
     labels = results.labels(SHAPES)
     return {
-        on(loop, "compiled" if build else "pure").replace("pure, ", ""): (build, loop)
+        " ".join([build, loop]).strip(): (build, loop)
         for build, label in (("", OURS), ("compiled", COMPILED))
         for loop in LOOPS
         if on(loop, label) in labels

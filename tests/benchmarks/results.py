@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, TypeAlias
 
-from samples import Sample
+from sampling import Sample
 
 __all__ = ["Results", "Samples", "machine", "number"]
 

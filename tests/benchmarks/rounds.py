@@ -9,7 +9,7 @@ from pathlib import Path
 
 from results import Samples
 from rows import Row
-from samples import Sample, Sampler, take_import
+from sampling import Sample, Sampler, take_import
 from shapes import IMPORTS, Scale, Shape
 
 __all__ = ["Rounds"]

@@ -1,7 +1,7 @@
 """Measures every peer in every shape, interleaved, and prints medians and ratios.
 
     python tests/benchmarks/run.py [--rounds N] [--shapes A,B] [--peers X,Y] [--quick] [--compiled]
-                                   [--json FILE] [--svg FILE] [--markdown FILE] [--readme]
+                                   [--json FILE] [--svg FILE] [--markdown FILE] [--readme [FILE]]
     python tests/benchmarks/run.py --targets [--rounds N] [--compiled]
     python tests/benchmarks/run.py --against REV [--rounds N] [--shapes A,B] [--peers X,Y] [--compiled]
 
@@ -36,8 +36,8 @@ from time import monotonic
 import against
 import builds
 import chart
-import markdown
 import ratios
+import readme
 import report
 from certificate import write_certificate
 from peers import KINDS
@@ -47,6 +47,7 @@ from rows import OURS, ROWS, Row, installed
 from shapes import FULL, QUICK, SHAPES, Scale, Shape
 
 README = Path(__file__).with_name("README.md")
+CHART = "results.svg"
 
 
 def files_that_fit(scale: Scale) -> Scale:
@@ -79,11 +80,18 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--svg", type=Path, metavar="FILE", help="write the chart")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the section of README.md")
-    parser.add_argument("--readme", action="store_true", help="put it into README.md, and the chart")
+    parser.add_argument(
+        "--readme",
+        type=Path,
+        nargs="?",
+        const=README,
+        metavar="FILE",
+        help="replace that section of README.md, or of FILE, and the chart beside it",
+    )
     parser.add_argument("--against", metavar="REV", help="compare the working tree with a revision")
     options = parser.parse_args()
     if options.readme:
-        options.svg = options.svg or README.with_name("results.svg")
+        options.svg = options.svg or options.readme.with_name(CHART)
     if options.against and (options.json or options.svg or options.markdown or options.targets):
         parser.error(
             "--against only prints its table: leave out --json, --svg, --markdown, --readme, --targets"
@@ -140,9 +148,9 @@ def measure(
     if options.json:
         options.json.write_text(json.dumps(results.as_json(), indent=1) + "\n")
     if options.markdown:
-        options.markdown.write_text(markdown.section(results))
+        options.markdown.write_text(readme.section(results))
     if options.readme:
-        markdown.replace_section(README, results)
+        readme.replace_section(options.readme, results)
     if options.svg:
         options.svg.write_text(chart.svg(results))
 

@@ -1,4 +1,4 @@
-"""The shapes: what is measured, and of whom. `samples.py` says how one sample is taken."""
+"""The shapes: what is measured, and of whom. `sampling.py` says how one sample is taken."""
 
 from __future__ import annotations
 

@@ -49,8 +49,8 @@ def _kind(module: str, name: str, needs: str, can: str) -> Kind:
     return Kind(module, name, tuple(needs.split()), frozenset(can.split()))
 
 
-#: By the names of `--peers`. (Of gRPC, 5,000 idle channels take longer than all else in a round, at some
-#: 17 KB each; and it cancels some of 10,000 open questions. A connection of rpyc's has a thread.)
+#: By the names of `--peers`. (Of gRPC, 5,000 idle channels take longer than all else in a round, at
+#: some 17 KB each; and it cancels some of 10,000 open questions. Each connection of rpyc has a thread.)
 KINDS = {
     "bare": _kind("bare", "Bare", "", "sum echo timed items opening idle paced"),
     "coalescing": _kind("bare", "Coalescing", "", "sum echo"),
