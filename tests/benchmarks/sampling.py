@@ -20,7 +20,7 @@ from shapes import Scale, Shape
 
 __all__ = ["Sample", "Sampler", "take_import"]
 
-#: How much longer than planned calls at a fixed rate may take before the peer has not kept up.
+#: How many seconds longer than planned calls at a fixed rate may take, if the peer keeps up.
 LATE = 0.1
 
 
@@ -116,7 +116,7 @@ class Sampler:
         rate = shape.arguments["rate"]
         count = round(rate * self.scale.paced)
         done = self._pair.client.do("paced", count=count, **self._told(shape))
-        if done["seconds"] > self.scale.paced + max(LATE, self.scale.paced * LATE):
+        if not done["percentiles"] or done["seconds"] > self.scale.paced + LATE:
             self._late[shape.name] = self._late.get(shape.name, 0) + 1
             return Sample(None)
         parts = tuple(done["percentiles"])

@@ -21,6 +21,7 @@ from time import perf_counter, process_time
 from typing import Any
 
 import peers
+from pace import Pace
 
 
 class Worker:
@@ -82,13 +83,17 @@ class Worker:
         """Make so many calls by the clock, whatever becomes of them; return percentiles in ms.
 
         The time of each counts from when it was due, so a peer that is late is late in all of them.
+        There are no percentiles if it did not keep up.
         """
         (connection,) = await self.opened(port, what, tls)
         start = perf_counter()
-        latencies = sorted(await self.peer.ask_paced(connection.ask, rate, count))
+        with Pace(rate, count) as pace:
+            await self.peer.ask_paced(connection.ask, pace)
         seconds = perf_counter() - start
-        ranks = [ceil(count * share) - 1 for share in (0.5, 0.99, 0.999)]
-        return {"seconds": seconds, "percentiles": [latencies[rank] * 1e3 for rank in ranks]}
+        latencies = sorted(pace.latencies)
+        ranks = [ceil(len(latencies) * share) - 1 for share in (0.5, 0.99, 0.999)]
+        percentiles = [latencies[rank] * 1e3 for rank in ranks] if latencies else []
+        return {"seconds": seconds, "percentiles": percentiles}
 
     async def hold(self, port: int, count: int) -> None:
         """Open so many questions, on the connection of `calls`, that stay open until `release`."""

@@ -23,7 +23,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from clock import Ticks, now
+from pace import Pace
 
 __all__ = ["HOST", "KINDS", "TIMEOUT", "VALUE", "Connection", "Kind", "Peer", "make"]
 
@@ -126,36 +126,32 @@ class Peer:
         """Let each of the callers ask again and again, until there are no turns left."""
         await self.gather([_ask(ask, turns) for ask in asks])
 
-    async def ask_paced(self, ask: Callable[[], Awaitable[Any]], rate: int, count: int) -> list[float]:
-        """Ask so many times, by the clock; return the seconds from when each was due to its answer."""
+    async def ask_paced(self, ask: Callable[[], Awaitable[Any]], pace: Pace) -> None:
+        """Ask as the pace says, whatever became of the questions before, until it has ended."""
         loop = asyncio.get_running_loop()
-        latencies: list[float] = []
         done = loop.create_future()
         tasks = set()
 
         async def call(due: float) -> None:
             await ask()
-            latencies.append(now() - due)
-            if len(latencies) == count:
-                done.set_result(None)
+            pace.answered(due)
 
         def ended(task: asyncio.Task[None]) -> None:
             tasks.discard(task)
-            error = task.exception()
-            if error and not done.done():
-                done.set_exception(error)
+            if task.cancelled() or task.exception():
+                pace.failed()
+            if pace.ended and not done.done():
+                done.set_result(None)
 
         def tick() -> None:
-            for due in ticks.due():
+            for due in pace.due():
                 task = loop.create_task(call(due))
                 tasks.add(task)
                 task.add_done_callback(ended)
 
-        with Ticks(rate, count) as ticks:
-            loop.add_reader(ticks.fileno(), tick)
-            await done
-            loop.remove_reader(ticks.fileno())
-        return latencies
+        loop.add_reader(pace.fileno(), tick)
+        await done
+        loop.remove_reader(pace.fileno())
 
     async def gather(self, coroutines: list[Coroutine[Any, Any, Any]]) -> list[Any]:
         return list(await asyncio.gather(*coroutines))

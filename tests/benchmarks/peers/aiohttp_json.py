@@ -72,7 +72,7 @@ class Aiohttp(Peer):
                     taken += 1
             assert taken == count
 
-        ways = {
+        ways: dict[str, Any] = {
             "sum": ask,
             "timed": partial(ask, timeout=ClientTimeout(total=TIMEOUT)),
             "echo": echo,

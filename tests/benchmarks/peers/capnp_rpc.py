@@ -80,7 +80,7 @@ class Capnp(Peer):
             client.close()
             stream.close()
 
-        ways = {
+        ways: dict[str, Any] = {
             "sum": lambda: bench.sum(13, 81),
             "timed": ask_timed,
             "echo": lambda: bench.echo(b"x" * VALUE),

@@ -65,7 +65,7 @@ class Grpc(Peer):
             items = channel.unary_stream("/Bench/Items", **serializers)
             assert len([item async for item in items(count)]) == count
 
-        ways = {
+        ways: dict[str, Any] = {
             "sum": partial(asks("Sum"), [13, 81]),
             "timed": partial(asks("Sum"), [13, 81], timeout=TIMEOUT),
             "echo": partial(asks("Echo"), b"x" * VALUE),

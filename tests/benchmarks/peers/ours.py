@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from functools import partial
+from typing import Any
 
 from attrs import frozen
 
@@ -114,7 +115,7 @@ class Ours(Peer):
             async with amp.stream(Items(count=count)) as items:
                 assert len([item async for item in items]) == count
 
-        ways = {
+        ways: dict[str, Any] = {
             "sum": partial(amp.callRemote, Sum, a=13, b=81),
             "timed": lambda: amp.call(Sum(a=13, b=81), timeout=TIMEOUT),
             "typed": lambda: amp.call(TypedSum(a=13, b=81)),

@@ -11,10 +11,11 @@ import asyncio
 import select
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import rpyc
-from clock import Ticks, now
+from pace import Pace
 from rpyc.utils.authenticators import SSLAuthenticator
 from rpyc.utils.factory import ssl_connect
 from rpyc.utils.helpers import buffiter
@@ -86,8 +87,8 @@ class Rpyc(Peer):
             callers.setdefault(ask.connection, []).append(ask)
         await asyncio.gather(*(asyncio.to_thread(_ask, each, turns) for each in callers.values()))
 
-    async def ask_paced(self, ask: Any, rate: int, count: int) -> list[float]:
-        return await asyncio.to_thread(_ask_paced, ask, rate, count)
+    async def ask_paced(self, ask: Any, pace: Pace) -> None:
+        await asyncio.to_thread(_ask_paced, ask, pace)
 
 
 def _ask(asks: list[Ask], turns: Iterator[int]) -> None:
@@ -113,16 +114,18 @@ def _ask(asks: list[Ask], turns: Iterator[int]) -> None:
         asks[0].connection.serve()
 
 
-def _ask_paced(ask: Ask, rate: int, count: int) -> list[float]:
-    latencies: list[float] = []
-    poll = select.poll()
+def _ask_paced(ask: Ask, pace: Pace) -> None:
+    def answered(result: Any, due: float) -> None:
+        if result.error:
+            pace.failed()
+        else:
+            pace.answered(due)
 
-    with Ticks(rate, count) as ticks:
-        poll.register(ticks.fileno(), select.POLLIN)
-        poll.register(ask.connection.fileno(), select.POLLIN)
-        while len(latencies) < count:
-            poll.poll()
-            for due in ticks.due():
-                ask.begin().add_callback(lambda _, due=due: latencies.append(now() - due))
-            ask.connection.poll_all()
-    return latencies
+    poll = select.poll()
+    poll.register(pace.fileno(), select.POLLIN)
+    poll.register(ask.connection.fileno(), select.POLLIN)
+    while not pace.ended:
+        poll.poll()
+        for due in pace.due():
+            ask.begin().add_callback(partial(answered, due=due))
+        ask.connection.poll_all()

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from functools import partial
 from typing import Any
 
-from clock import Ticks, now
+from pace import Pace
 from twisted.internet import endpoints, reactor, ssl
 from twisted.internet.defer import Deferred, ensureDeferred, gatherResults
 from twisted.internet.interfaces import IReadDescriptor
@@ -143,29 +143,25 @@ class TwistedAMP(Peer):
         """Chain callbacks: no slower than awaiting Deferreds in coroutines, and a little less to do."""
         await gatherResults([_ask(ask, turns) for ask in asks])
 
-    async def ask_paced(self, ask: Callable[[], Any], rate: int, count: int) -> list[float]:
-        latencies: list[float] = []
+    async def ask_paced(self, ask: Callable[[], Any], pace: Pace) -> None:
         done: Deferred[None] = Deferred()
 
-        def answered(_: object, due: float) -> None:
-            latencies.append(now() - due)
-            if len(latencies) == count:
+        def failed(failure: Any) -> None:
+            pace.failed()
+
+        def ended(_: object) -> None:
+            if pace.ended and not done.called:
                 done.callback(None)
 
-        def failed(failure: Any) -> None:
-            if not done.called:
-                done.errback(failure)
-
         def tick() -> None:
-            for due in ticks.due():
-                ask().addCallback(answered, due).addErrback(failed)
+            for due in pace.due():
+                asked = ask().addCallback(lambda _, due=due: pace.answered(due))
+                asked.addErrback(failed).addCallback(ended)
 
-        with Ticks(rate, count) as ticks:
-            reader = Reader(ticks.fileno(), tick)
-            reactor.addReader(reader)
-            await done
-            reactor.removeReader(reader)
-        return latencies
+        reader = Reader(pace.fileno(), tick)
+        reactor.addReader(reader)
+        await done
+        reactor.removeReader(reader)
 
     def begin(self, asked: Any) -> Any:
         return asked

@@ -97,7 +97,7 @@ class Websockets(Peer):
         options = self.client_options(tls)
         url = f"{scheme}://{HOST}:{port}/"
         asking = Asking(await connect(url, compression=None, proxy=None, **options), what)
-        ways = {
+        ways: dict[str, Any] = {
             "sum": partial(asking.ask, "Sum", [13, 81]),
             "timed": asking.ask_timed,
             "echo": partial(asking.ask, "Echo", [b"x" * VALUE]),
