@@ -60,6 +60,8 @@ class Rpyc(Peer):
         authenticator = SSLAuthenticator(self.pem, self.pem) if tls else None
         server = ThreadedServer(Bench, HOST, port=0, authenticator=authenticator)
         threading.Thread(target=server.start, daemon=True).start()
+        while not server.active:  # It begins to listen in its thread.
+            await asyncio.sleep(0.001)
         self.servers.append(server)
         return int(server.port)
 
