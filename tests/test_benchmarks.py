@@ -35,9 +35,14 @@ def run(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.slow
 def test_every_shape_has_a_figure(tmp_path: Path) -> None:
-    figures, chart, readme = (tmp_path / name for name in ("run.json", "results.svg", "README.md"))
+    figures, front = tmp_path / "run.json", tmp_path / "README.md"
+    folder = tmp_path / "tests" / "benchmarks"
+    folder.mkdir(parents=True)
+    readme, chart = folder / "README.md", folder / "results.svg"
     readme.write_text("# Speed\n\n## Results\n\nold\n\n## More\n\nkept\n")
-    done = run("--quick", "--peers", PEERS, "--json", figures, "--readme", readme)
+    shutil.copy(BENCHMARKS.parents[1] / "README.md", front)
+    page = front.read_text()
+    done = run("--quick", "--peers", PEERS, "--json", figures, "--readme", tmp_path)
     assert (done.returncode, done.stderr) == (0, "round 1 of 1\n")
 
     medians = json.loads(figures.read_text())["medians"]
@@ -62,6 +67,15 @@ def test_every_shape_has_a_figure(tmp_path: Path) -> None:
     assert written.startswith("# Speed\n\n## Results\n\n![")
     assert written.endswith("\n\n## More\n\nkept\n")
     assert "old" not in written
+    # On the front page, three numbers of each peer have changed, and nothing else.
+    changed = [
+        (old, new)
+        for old, new in zip(page.splitlines(), front.read_text().splitlines(), strict=True)
+        if old != new
+    ]
+    assert len(changed) == 3
+    for old, new in changed:
+        assert old.split("|")[1] == new.split("|")[1]
     # Each table is as wide as its head.
     tables = [block for block in written.split("\n\n") if block.startswith("|")]
     assert len(tables) == 9

@@ -16,12 +16,17 @@ __all__ = ["svg"]
 SHOWN = ["one", "in-flight", "timeouts", "typed", "connections", "stream"]
 
 WIDTH, LEFT, RIGHT = 800, 210, 290
-BAR, GAP, MARGIN = 16, 6, 24
+BAR, GAP, MARGIN = 14, 5, 24
 COLOURS = {"ours": "#2f6fdb", "limit": "#b9c0ca", "other": "#7d8794"}
 
 
 def _text(x: float, y: float, words: str, style: str = "") -> str:
     return f'<text x="{x:g}" y="{y:g}"{style}>{escape(words)}</text>'
+
+
+def _is_left_out(label: str) -> bool:
+    # A bar that is ten times as long would leave nothing of the others to compare.
+    return label.startswith(COALESCING) or "version 2" in label or "async def" in label
 
 
 def _colour(label: str) -> str:
@@ -36,8 +41,7 @@ def svg(results: Results) -> str:
     y = MARGIN
     titles = {shape.name: f"{shape.title}, {shape.unit}" for shape in SHAPES}
     for name in SHOWN:
-        # (A bar that is ten times as long would leave nothing of the others to compare.)
-        labels = [label for label in results.labels([name]) if not label.startswith(COALESCING)]
+        labels = [label for label in results.labels([name]) if not _is_left_out(label)]
         if not labels:
             continue
         y += BAR
@@ -47,7 +51,7 @@ def svg(results: Results) -> str:
         for label in labels:
             value = results.median(name, label) or 0
             width = max(1, value / most * (WIDTH - LEFT - RIGHT))
-            middle = y + BAR - 4
+            middle = y + BAR - 3
             body += [
                 _text(LEFT - 8, middle, label, ' text-anchor="end"'),
                 f'<rect x="{LEFT}" y="{y}" width="{width:.1f}" height="{BAR}" rx="2"'
@@ -71,7 +75,7 @@ def svg(results: Results) -> str:
 
 
 def _words(results: Results, name: str, label: str, value: float) -> str:
-    """The figure behind a bar, and what it is of the limit on the same loop, and of Twisted's."""
+    """The figure of a bar, and what it is of the limit on the same loop, and of Twisted's."""
     limit = results.ratio(name, label, limit_of(label))
     twisted = results.ratio(name, label, TWISTED) if label.startswith(OURS) else None
     words = [f"{limit:.2f} of the limit"] if limit else []

@@ -26,9 +26,9 @@ class _Times(ctypes.Structure):
 class Pace:
     """`count` calls, `rate` in a second, from now on.
 
-    Whoever makes them watches `fileno()`, asks once for each time that `due()` returns, and says what
-    became of it. When `ended` is true, `latencies` are complete; they are none if a call failed, or the
-    peer did not keep up.
+    The caller watches `fileno()`, asks once for each time that `due()` returns, and says what became of
+    it. When `ended` is true, `latencies` are complete. There are none if a call failed, or if the peer
+    did not keep up.
     """
 
     def __init__(self, rate: int, count: int) -> None:

@@ -1,4 +1,4 @@
-"""What came out, as the section "Results" of README.md."""
+"""What came out, in Markdown: the section "Results" of README.md, and a table of the front page."""
 
 from __future__ import annotations
 
@@ -6,17 +6,45 @@ from pathlib import Path
 
 import ratios
 from results import Results, number
+from rows import OURS, TWISTED
 from shapes import GROUPS, SHAPES, Shape
 
-__all__ = ["replace_section", "section"]
+__all__ = ["replace_results", "section"]
 
 TITLE = "## Results\n"
 CHART = "![Bar chart of the calls per second of each peer](results.svg)\n"
 GROWTH = "with a window of 64 MiB"
 
+#: The table of the front page: its columns, and its rows with their titles there.
+FRONT_LABELS = [OURS, TWISTED, "websockets + msgpack", "grpc.aio"]
+FRONT_SHAPES = {
+    "in-flight": "100 calls in flight",
+    "one": "one call after the other",
+    "memory": "memory of an idle connection, bytes",
+}
+FRONT_HEAD = f"| | {' | '.join(FRONT_LABELS)} |\n"
 
-def replace_section(readme: Path, results: Results) -> None:
-    """Put the results into README.md, in place of those that it has."""
+
+def replace_results(root: Path, results: Results) -> Path:
+    """Put the results into both README.md of the project, and return the folder of the chart."""
+    benchmarks = root / "tests" / "benchmarks"
+    _replace_section(benchmarks / "README.md", results)
+    _replace_front(root / "README.md", results)
+    return benchmarks
+
+
+def _replace_front(readme: Path, results: Results) -> None:
+    rows = [
+        [title, *(number(results.median(name, label)) for label in FRONT_LABELS)]
+        for name, title in FRONT_SHAPES.items()
+    ]
+    before, _, after = readme.read_text().partition(FRONT_HEAD)
+    _, _, rest = after.partition("\n\n")
+    table = _table(["", *FRONT_LABELS], rows).replace("|  |", "| |", 1)
+    readme.write_text(f"{before}{table}\n{rest}")
+
+
+def _replace_section(readme: Path, results: Results) -> None:
     text = readme.read_text()
     start = text.index(f"\n{TITLE}") + 1
     following = text.find("\n## ", start)

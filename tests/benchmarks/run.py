@@ -1,7 +1,7 @@
 """Measures every peer in every shape, interleaved, and prints medians and ratios.
 
     python tests/benchmarks/run.py [--rounds N] [--shapes A,B] [--peers X,Y] [--quick] [--compiled]
-                                   [--json FILE] [--svg FILE] [--markdown FILE] [--readme [FILE]]
+                                   [--json FILE] [--svg FILE] [--markdown FILE] [--readme]
     python tests/benchmarks/run.py --targets [--rounds N] [--compiled]
     python tests/benchmarks/run.py --against REV [--rounds N] [--shapes A,B] [--peers X,Y] [--compiled]
 
@@ -46,9 +46,6 @@ from rounds import Rounds
 from rows import OURS, ROWS, Row, installed
 from shapes import FULL, QUICK, SHAPES, Scale, Shape
 
-README = Path(__file__).with_name("README.md")
-CHART = "results.svg"
-
 
 def files_that_fit(scale: Scale) -> Scale:
     """Return the scale with no more connections than a process may have descriptors."""
@@ -84,15 +81,15 @@ def parse() -> argparse.Namespace:
         "--readme",
         type=Path,
         nargs="?",
-        const=README,
-        metavar="FILE",
-        help="replace that section of README.md, or of FILE, and the chart beside it",
+        const=builds.ROOT,
+        metavar="FOLDER",
+        help="replace the results in README.md, in tests/benchmarks/README.md and its chart; of a copy "
+        "of the project, if there is a folder",
     )
     parser.add_argument("--against", metavar="REV", help="compare the working tree with a revision")
     options = parser.parse_args()
-    if options.readme:
-        options.svg = options.svg or options.readme.with_name(CHART)
-    if options.against and (options.json or options.svg or options.markdown or options.targets):
+    written = options.json or options.svg or options.markdown or options.readme
+    if options.against and (written or options.targets):
         parser.error(
             "--against only prints its table: leave out --json, --svg, --markdown, --readme, --targets"
         )
@@ -150,7 +147,8 @@ def measure(
     if options.markdown:
         options.markdown.write_text(readme.section(results))
     if options.readme:
-        readme.replace_section(options.readme, results)
+        folder = readme.replace_results(options.readme, results)
+        folder.joinpath("results.svg").write_text(chart.svg(results))
     if options.svg:
         options.svg.write_text(chart.svg(results))
 

@@ -109,7 +109,7 @@ class Sampler:
     def _paced(self, shape: Shape) -> Sample:
         """Return the percentiles of calls that are made by the clock, in milliseconds.
 
-        Whoever was late twice is not asked again: that takes long, and says nothing.
+        A peer that was late twice is not asked again: that takes long, and says nothing.
         """
         if self._late.get(shape.name, 0) > 1:
             return Sample(None)

@@ -64,7 +64,7 @@ class Asking:
             return await self.ask("Sum", [13, 81])
 
     async def take(self, count: int = 1) -> None:
-        """Take items: whoever does so reads by itself, and makes no calls meanwhile."""
+        """Take items, and read them here: such a connection makes no calls."""
         await self.websocket.send(packb([0, "Items", [count]]))
         taken = 0
         async for message in self.websocket:
