@@ -89,6 +89,7 @@ def text(rounds: dict[tuple[str, str], list[Compared]], revision: str) -> str:
     lines = []
     for shape in SHAPES:
         labels = [label for name, label in rounds if name == shape.name]
+        digits = max(1, shape.digits)
         if labels:
             lines += ["", f"{shape.title} [{shape.name}]: {shape.unit}", head]
         for label in labels:
@@ -103,7 +104,7 @@ def text(rounds: dict[tuple[str, str], list[Compared]], revision: str) -> str:
             cpu = [each.cpu_before / each.cpu_now for each in compared if each.cpu_now]
             ratios = [median(better), min(better), max(better), *([median(cpu)] if cpu else [])]
             lines.append(
-                f"{label:32}{before:>12,.1f}{now:>11,.1f}"
+                f"{label:32}{before:>12,.{digits}f}{now:>11,.{digits}f}"
                 + "".join(f"{ratio:>11.3f}" for ratio in ratios)
             )
     return "\n".join(lines)
