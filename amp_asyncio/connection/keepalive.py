@@ -38,6 +38,9 @@ class Keepalive(Timer):
     It may take up to `interval` and `timeout` seconds together until a peer that is gone is noticed.
     """
 
+    # (Most connections have one, and wait for hours.)
+    __slots__ = ("_connection", "_due", "_heard_at", "_interval", "_ping", "_timeout", "_unsent")
+
     def __init__(
         self, connection: Connection, ping: Callable[[], None], interval: float, timeout: float
     ) -> None:
@@ -46,7 +49,6 @@ class Keepalive(Timer):
         self._ping = ping
         self._interval = interval
         self._timeout = timeout
-        self._step = timeout / _STEPS
         self._heard_at = connection.inbox.heard_at
         self._unsent = 0
         self._due = 0.0
@@ -79,8 +81,9 @@ class Keepalive(Timer):
         """Look for signs of life, the next time after one of the steps; `steps` were without any."""
         self._heard_at = self._connection.inbox.heard_at
         self._unsent = self._queued()
-        self._due = perf_counter() + self._step
-        self.later(self._step, self._step_over, steps + 1)
+        step = self._timeout / _STEPS
+        self._due = perf_counter() + step
+        self.later(step, self._step_over, steps + 1)
 
     def _step_over(self, steps: int) -> None:
         connection = self._connection
@@ -100,7 +103,7 @@ class Keepalive(Timer):
         return (
             connection.state is not State.OPEN
             or bool(connection.inbox.pauses)
-            or now - self._due > self._step / 2
+            or now - self._due > self._timeout / _STEPS / 2
             or self._queued() < self._unsent
         )
 

@@ -12,6 +12,8 @@ __all__ = ["Timer"]
 class Timer:
     """Something that is looked at again and again, until it is cancelled."""
 
+    __slots__ = ("_handle", "_loop")
+
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._handle: asyncio.Handle | None = None

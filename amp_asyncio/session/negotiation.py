@@ -14,6 +14,7 @@ What was said in the clear does not count any more when TLS has started, and is 
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 from ..wire.boxes import ASK, COMMAND, AmpBox
@@ -39,6 +40,12 @@ NAMES: Final = b" ".join((CANCEL, LEAVE, _METADATA, PING, STREAM, _TIMEOUT))
 _MOST: Final = 1024
 
 _NOBODY: Final[frozenset[bytes]] = frozenset()
+
+
+@lru_cache(maxsize=16)
+def _named(names: bytes) -> frozenset[bytes]:
+    """Return the names in an offer: one object for all peers that know the same."""
+    return frozenset(names.split())
 
 
 def is_extended(owner: Any, sender: Any) -> bool:
@@ -82,8 +89,8 @@ class Negotiation:
 
     def offer_received(self, offer: bytes, tag: bytes | None) -> None:
         """Take the offer in the question with this tag, and reply to it."""
-        words = offer[:_MOST].split()
-        if tag is None or not words or words[0] != tag or self._heard:
+        first, _, names = offer[:_MOST].partition(b" ")
+        if tag is None or first != tag or self._heard:
             self._forwards = True
             self._know(_NOBODY)
             return
@@ -94,13 +101,13 @@ class Negotiation:
             reply = AmpBox({COMMAND: ACCEPT, b"ask": tag, b"names": NAMES})
             self._session.send_control(reply)
         self.offered = None
-        self._know(frozenset(words[1:]))
+        self._know(_named(names))
 
     def accepted(self, tag: bytes | None, names: bytes) -> None:
         """The peer has accepted the offer with this tag."""
         if tag is not None and tag == self.offered and not self._forwards:
             self.offered = None
-            self._know(frozenset(names[:_MOST].split()))
+            self._know(_named(names[:_MOST]))
 
     def _know(self, names: frozenset[bytes]) -> None:
         if names != self.peer:

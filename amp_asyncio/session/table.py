@@ -192,7 +192,7 @@ class Table:
 
     def _tell(self) -> None:
         """Tell the peer which questions were cancelled."""
-        told = self._told = self._told or set()
+        told = self._told or set()
         cancelled = [
             tag
             for tag, (asked, future, _) in self.open.items()
@@ -201,6 +201,7 @@ class Table:
         for tag in cancelled:
             if self._session.send_control(AmpBox({COMMAND: CANCEL_COMMAND, b"ask": tag})):
                 told.add(tag)
+                self._told = told
 
     def free(self) -> int:
         """Have those count nothing that the peer is not told of; return how many were cancelled."""
