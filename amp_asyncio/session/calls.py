@@ -23,7 +23,6 @@ from ..errors import (
     AmpError,
     ConnectionLost,
     DeadlineExceeded,
-    MalformedAmpBox,
     ProtocolSwitched,
     shortened,
 )
@@ -147,15 +146,14 @@ class Calls:
         """What is known of the peer has changed."""
         self._table.peer_announced()
 
-    def asked(self, tag: bytes, number: int) -> ByName | Change | None:
-        """Return what takes the answer to the question of this tag, which has this number.
-
-        None if it was answered; `MalformedAmpBox` if there was no such question.
-        """
-        if number > self._counter:
-            raise MalformedAmpBox(f"a box for the question {shortened(tag)}, which was never asked")
+    def asked(self, tag: bytes) -> ByName | Change | None:
+        """Return what takes the answer to the question of this tag; None if none is open."""
         entry = self._table.open.get(tag)
         return None if entry is None else entry[0]
+
+    def has_asked(self, number: int) -> bool:
+        """Return whether a question was asked whose tag is this number."""
+        return number <= self._counter
 
     def is_asked(self, asked: ByName) -> bool:
         """Return whether a question was sent whose answer `asked` takes, and has no answer yet."""

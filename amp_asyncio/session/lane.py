@@ -30,6 +30,7 @@ ASKER: Final = b"ask"
 ANSWERER: Final = b"answer"
 
 _END_OF_BOX = b"\0\0"
+_EMPTY_END = b"\0\0" + _END_OF_BOX
 _MORE_FOLLOWS = b"\0\x04more\0\0" + _END_OF_BOX
 
 
@@ -49,6 +50,7 @@ class Lane:
     asked = False
 
     __slots__ = (
+        "_credit_head",
         "_head",
         "_incoming",
         "_key",
@@ -78,7 +80,7 @@ class Lane:
         self._outgoing = Outgoing(limits.max_box_size)
         other = ANSWERER if key == ASKER else ASKER
         self._incoming = Incoming(overhead(other, b""), limits.stream_window, limits.max_box_size)
-        self._head = b""
+        self._head = self._credit_head = b""
         self.most = limits.max_box_size
         self._reader: asyncio.Future[None] | None = None
 
@@ -87,9 +89,12 @@ class Lane:
         self.tag = tag
         self._incoming.overhead += len(tag)
         self._outgoing.overhead = overhead(self._key, tag)
-        box = AmpBox({COMMAND: ITEM, self._key: tag, VALUE: b""})
-        # Up to the length of the item, whose key is the last one but for `more`.
-        self._head = box.serialize()[: -2 - len(_END_OF_BOX)]
+        self._head = self._up_to(VALUE, ITEM)
+        self._credit_head = self._up_to(AMOUNT, CREDIT)
+
+    def _up_to(self, key: bytes, command: bytes) -> bytes:
+        """Return a box up to the length of the value of `key`, its last key but for `more`."""
+        return AmpBox({COMMAND: command, self._key: self.tag, key: b""}).serialize()[: -len(_EMPTY_END)]
 
     # --- what comes ---
 
@@ -154,7 +159,9 @@ class Lane:
         """Let the peer send so much more."""
         outbox = self._session.outbox
         if outbox.closed is None:
-            outbox.send_box(AmpBox({COMMAND: CREDIT, self._key: self.tag, AMOUNT: b"%d" % credit}))
+            amount = b"%d" % credit
+            box = (self._credit_head, len(amount).to_bytes(2, "big"), amount, _END_OF_BOX)
+            self._write(b"".join(box), later=False)
 
     # --- what is sent ---
 
@@ -230,10 +237,10 @@ class Lane:
         tail = _MORE_FOLLOWS if more else _END_OF_BOX
         return self._head, len(data).to_bytes(2, "big"), data, tail
 
-    def _write(self, boxes: bytes) -> None:
+    def _write(self, boxes: bytes, later: bool = True) -> None:
         outbox = self._session.outbox
         if outbox.log_as is None:
-            outbox.send(boxes, later=True)
+            outbox.send(boxes, later)
         else:
             for box in parseString(boxes):
                 outbox.send_box(box)

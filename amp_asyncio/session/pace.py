@@ -26,9 +26,11 @@ _MOST: Final = 8 * 1024 * 1024
 _MORE: Final = 64 * 1024
 _LESS: Final = 0.75
 
-# A ping is sent after this part of what may be on its way, or after so many bytes.
+# A ping is sent after so many bytes, or after this part of what may be on its way if that is less; and
+# after a smaller part if that is more, because each ping costs both sides as much as a small item.
+_APART: Final = 128 * 1024
 _PARTS: Final = 2
-_MOST_APART: Final = 128 * 1024
+_SMALL_PARTS: Final = 8
 
 
 class Mark:
@@ -62,7 +64,8 @@ class Pace:
         """Count what was sent; return whether a ping is due."""
         self._sent += cost
         self.left -= cost
-        return self._sent - self._marked >= min(self._room // _PARTS, _MOST_APART)
+        room = self._room
+        return self._sent - self._marked >= max(min(room // _PARTS, _APART), room // _SMALL_PARTS)
 
     def mark(self, now: float) -> Mark:
         """Return the mark of a ping that is sent now."""

@@ -120,9 +120,9 @@ class Sharing:
         asyncio.get_running_loop().call_soon(self._next_turn)
 
     def _next_turn(self) -> None:
-        """Let those that wait send, each within its share; look again in the next turn."""
+        """Let those that wait send, each within its share; look again in the next turn, if any did."""
         self._ticking = False
-        was_idle, self._left = self._left == _TURN, _TURN
+        self._left = _TURN
         room = self._pace.left
         while self._left > 0 and room > 0 and not self.held and (self._begun or self._line):
             stream = (self._begun or self._line).popleft()
@@ -134,7 +134,7 @@ class Sharing:
             room -= max(stream.share, 0)
             if stream.share <= 0 or stream.pump():
                 self._join(stream)
-        if not self._ticking and not self.held and (self._begun or self._line or not was_idle):
+        if not self._ticking and not self.held and (self._begun or self._line or self._left < _TURN):
             self._tick()
 
     def hold(self) -> None:

@@ -231,9 +231,11 @@ class Streams:
             return lane
         if from_answerer is None or from_asker is not None:
             raise MalformedAmpBox(f"{shortened(box)} has not one of {ASKER!r} and {ANSWERER!r}")
-        number = _number(from_answerer)
-        asked = self.session.calls.asked(from_answerer, number)
+        calls = self.session.calls
+        asked = calls.asked(from_answerer)
         if asked is None:
+            if not calls.has_asked(_number(from_answerer)):
+                raise MalformedAmpBox(f"{shortened(box)} is for a question that was never asked")
             return None
         if not isinstance(asked, Asked):
             raise MalformedAmpBox(f"{shortened(box)} is for a question that opened no stream")

@@ -182,7 +182,7 @@ class BoxParser:
         while True:
             while len(partial) < self._needed:
                 end = self._position + self._needed - len(partial)
-                partial += self._data[self._position : end]
+                partial += memoryview(self._data)[self._position : end]
                 if len(partial) < self._needed:
                     self._box = box
                     self._data = b""
