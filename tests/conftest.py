@@ -62,7 +62,10 @@ def endless_turns(monkeypatch: pytest.MonkeyPatch) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.obj):
-            item.fixturenames.insert(0, "nothing_leaks")
+            # pytest has dropped what no function names; several items may share this list.
+            parameters = item.callspec.params if hasattr(item, "callspec") else {}
+            wanted = ["nothing_leaks"] + ["transport"] * ("transport" in parameters)
+            item.fixturenames[:0] = [name for name in wanted if name not in item.fixturenames]
 
 
 @pytest_asyncio.fixture

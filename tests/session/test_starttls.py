@@ -606,7 +606,9 @@ async def test_a_peer_that_drops_instead_of_shaking_hands() -> None:
 
 @pytest.mark.parametrize("when", ["asked", "answered", "shaking", "secured"])
 async def test_aborted_at_each_step(when: str) -> None:
-    async with connected(Secure, Told) as (server, client):
+    # uvloop complains of a UNIX transport that is aborted in the turn after start_tls().
+    complains = when == "shaking" and isinstance(asyncio.get_running_loop(), uvloop.Loop)
+    async with connected(Secure, Told, unix=False if complains else None) as (server, client):
         server.gate.clear()
         secured = client.callRemote(StartTLS)
         await server.asked.wait()
