@@ -216,6 +216,8 @@ class Lane:
 
     def pump(self) -> bool:
         """Send what waits within the share; return whether more is ready to be sent."""
+        if self._session.outbox.closed is not None:
+            return False  # The stream ends in a moment.
         outgoing, sharing = self._outgoing, self._sharing
         parts: list[bytes | memoryview] = []
         is_ready = outgoing.is_ready()

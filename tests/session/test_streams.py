@@ -411,6 +411,7 @@ async def test_streams_of_both_sides_share_with_each_other_and_with_calls() -> N
     limits = Limits(stream_window=65_536)
     async with pair(Server, Server, limits=limits) as ends:
         counts: dict[int, int] = {}
+        ready: set[int] = set()
         enough = asyncio.Event()
 
         async def take(amp: Server, number: int) -> None:
@@ -418,7 +419,9 @@ async def test_streams_of_both_sides_share_with_each_other_and_with_calls() -> N
                 async for value in numbers:
                     counts[number] = value
                     if value == 1500:
-                        enough.set()
+                        ready.add(number % 2)
+                        if len(ready) == 2:
+                            enough.set()
 
         async def call(amp: Server) -> int:
             answered = 0
@@ -543,6 +546,23 @@ async def test_the_connection_is_lost(who: str) -> None:
         with pytest.raises(ConnectionLost):
             async with client.stream(Endless()):
                 raise AssertionError
+
+
+async def test_the_connection_is_aborted_while_streams_wait_for_their_turn() -> None:
+    async def take(client: Server) -> None:
+        with pytest.raises(ConnectionLost):
+            async with client.stream(Endless()) as numbers:
+                async for _ in numbers:
+                    pass
+
+    for count in range(10):
+        async with pair(Server, Server) as (server, client):
+            taking = [asyncio.ensure_future(take(client)) for _ in range(3)]
+            await turns()
+            for _ in range(count):
+                await asyncio.sleep(0)
+            server.abort()
+            await asyncio.gather(*taking)
 
 
 async def test_closing_waits_for_the_streams() -> None:
