@@ -248,6 +248,12 @@ def open_descriptors() -> int:
     return sum(link != "/dev/null" for link in links)
 
 
+def resident() -> int:
+    """Return how much memory this process has, in bytes."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
 def pipe_with(data: bytes) -> int:
     """Return the reading end of a pipe that has `data` in it, and no more."""
     reading, writing = os.pipe()

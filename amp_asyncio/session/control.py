@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-from ..errors import ConnectionLost, ProtocolSwitched
+from ..errors import ConnectionLost, ProtocolSwitched, shortened
 from ..wire.boxes import (
     ANSWER,
     ASK,
@@ -39,9 +39,10 @@ from .negotiation import CANCEL as CANCEL_NAME
 if TYPE_CHECKING:
     from .session import Session
 
-__all__ = ["CONTROLS"]
+__all__ = ["CONTROLS", "may_answer"]
 
-# How many of them are answered while the peer does not take what is written.
+# How many of them are answered while the peer does not take what is written, or as many as streams may
+# be open: a peer of ours opens so many at once.
 _MOST: Final = 1000
 
 
@@ -93,19 +94,28 @@ def _credit(session: Session, box: AmpBox) -> None:
     session.streams.credit_received(box)
 
 
+def may_answer(session: Session, box: AmpBox) -> bool:
+    """Return whether a command that does not wait for its turn may be answered.
+
+    Otherwise the connection is aborted: the peer sends such commands and takes no answers.
+    """
+    if not session.outbox.is_held:
+        session.controls = 0
+        return True
+    session.controls += 1
+    most = max(_MOST, session.limits.max_streams)
+    if session.controls <= most:
+        return True
+    why = f"{most} commands such as {shortened(box[COMMAND])} came, and no answer was taken"
+    session.outlet.give_up(ConnectionLost(why))
+    return False
+
+
 def _reply(session: Session, box: AmpBox, answer: AmpBox) -> None:
     """Answer a command with `answer`, if it wants an answer."""
     tag = box.get(ASK)
-    if tag is None:
+    if tag is None or not may_answer(session, box):
         return
-    if session.outbox.is_held:
-        session.controls += 1
-        if session.controls > _MOST:
-            why = f"{_MOST} commands such as {box[COMMAND].decode()} came, and no answer was taken"
-            session.outlet.give_up(ConnectionLost(why))
-            return
-    else:
-        session.controls = 0
     if ERROR not in answer:
         answer[ANSWER] = tag
     with suppress(ConnectionLost, ProtocolSwitched):

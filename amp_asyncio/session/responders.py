@@ -27,7 +27,7 @@ from . import answers
 from .backlog import Backlog
 from .changes import ChangingCommand
 from .contexts import NO_CONTEXT, present_context
-from .control import CONTROLS
+from .control import CONTROLS, may_answer
 from .life import Pause
 from .locators import MethodResponder, Responder, StreamResponder, can_wait, is_awaitable
 from .refusals import Failing, is_loss, is_refusal, unhandled
@@ -159,8 +159,9 @@ class Responders:
                 return
             # What follows may not be AMP: that is known when the command is answered.
             if session.has_streams():
-                refused = RemoteAmpError(UNKNOWN_ERROR_CODE, STREAMS_ARE_OPEN)
-                answers.refuse(session, name, box.get(ASK), responder, refused)
+                if may_answer(session, box):
+                    refused = RemoteAmpError(UNKNOWN_ERROR_CODE, STREAMS_ARE_OPEN)
+                    answers.refuse(session, name, box.get(ASK), responder, refused)
                 return
             if session.outlet.locked:
                 raise MalformedAmpBox("both sides want to change the connection at once")

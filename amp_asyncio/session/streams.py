@@ -26,6 +26,7 @@ from ..errors import (
 from ..wire.boxes import ASK, COMMAND, UNHANDLED_ERROR_CODE, UNKNOWN_ERROR_CODE, AmpBox, Box
 from ..wire.extensions import CREDIT, PING
 from . import answers
+from .control import may_answer
 from .flow import AMOUNT, credit_in
 from .lane import ANSWERER, ASKER, Lane
 from .negotiation import PING as PING_NAME
@@ -292,6 +293,8 @@ class Streams:
         number = 0 if tag is None else _number(tag)
         if tag is not None and number <= self._highest:
             raise MalformedAmpBox(f"a stream of the tag {shortened(tag)}, which was used before")
+        if not may_answer(self.session, box):
+            return
         try:
             lane = self._opened(box, tag, responder.credit)
         except (BadArguments, RemoteAmpError) as error:

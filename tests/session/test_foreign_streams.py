@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 from typing import Any, Never
 
 import pytest
-from support import RawPeer, Sum, raw_pair, turns
+from support import RawPeer, Sum, listening, raw_client, raw_pair, reach, resident, turns
 
 from amp_asyncio import (
     AMP,
     AmpBox,
     ConnectionLost,
+    Limits,
     MalformedAmpBox,
     Stream,
     StreamCommand,
     StreamsUnsupported,
 )
+from amp_asyncio.wire.parser import BoxParser
 
 WINDOW = 4096
 LIMITS: dict[str, Any] = {
@@ -231,6 +234,75 @@ async def test_more_streams_than_may_be_open_are_refused() -> None:
         await answer_to(peer, b"2")
         peer.send(question(b"3e9"), item(b"stop", b"3e9"))
         assert b"_answer" in await answer_to(peer, b"3e9")
+
+
+FLOOD = 100_000
+NOT_TAKEN = "1000 commands such as b'Talk' came, and no answer was taken"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("reads", [True, False], ids=["it reads the refusals", "it reads nothing"])
+async def test_a_flood_of_streams_takes_neither_memory_nor_the_time_of_others(
+    reads: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Flooded(Server):
+        limits = Limits(**LIMITS)
+
+    caplog.set_level(logging.WARNING, "amp_asyncio")
+    refused = 0
+
+    async def read(reader: asyncio.StreamReader) -> None:
+        nonlocal refused
+        parser = BoxParser()
+        while refused < FLOOD - 3:
+            parser.feed(await reader.read(65_536))
+            while (box := parser.next_box()) is not None:
+                if b"_error" in box:
+                    text = b"3 streams of this connection are open already"
+                    assert box[b"_error_description"] == text
+                    refused += 1
+
+    async def write(writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError):
+            for first in range(1, FLOOD, 100):
+                asked = [question(b"%x" % tag).serialize() for tag in range(first, first + 100)]
+                writer.write(b"".join(asked))
+                await writer.drain()
+
+    async with listening(Flooded) as server, reach(server) as other, raw_client(server) as both:
+        before, answered = resident(), 0
+        writing = asyncio.ensure_future(write(both[1]))
+        reading = asyncio.ensure_future(read(both[0])) if reads else None
+        while not writing.done() or (
+            len(server.connections) > 1 if reading is None else not reading.done()
+        ):
+            assert await other.callRemote(Sum, a=1, b=answered) == {"total": answered + 1}
+            answered += 1
+        assert resident() - before < 16 * 1024 * 1024
+        assert answered > 10
+        await writing
+        if reading is not None:
+            await reading
+        assert (NOT_TAKEN in caplog.text) is not reads
+
+
+@pytest.mark.parametrize("name", [b"Talk", b"StartTLS"])
+async def test_what_is_refused_at_once_is_bounded_while_no_answer_is_taken(
+    name: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING, "amp_asyncio")
+    async with raw_pair(Server, **LIMITS) as (server, peer):
+        peer.send(question())
+        await peer.until(lambda: peer.boxes())
+        server.pause_writing()
+        for tag in range(2, 1002):
+            peer.send(AmpBox(_command=name, _ask=b"%x" % tag, _stream=b"4096"))
+        await turns()
+        assert "aborting" not in caplog.text
+        peer.send(AmpBox(_command=name, _ask=b"3ea", _stream=b"4096"))
+        await server.wait_closed()
+    assert NOT_TAKEN.replace("Talk", name.decode()) in caplog.text
 
 
 async def test_an_item_that_does_not_parse_is_the_fault_of_the_peer(
