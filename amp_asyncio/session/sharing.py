@@ -78,7 +78,7 @@ class Sharing:
                     return False
                 self._left -= _ALONE
                 stream.share += _ALONE
-            if not self._ticking:
+            if self._left <= 0 and not self._ticking:
                 self._tick()
         return True
 
@@ -120,7 +120,7 @@ class Sharing:
         asyncio.get_running_loop().call_soon(self._next_turn)
 
     def _next_turn(self) -> None:
-        """Let those that wait send, each within its share; look again in the next turn, if any did."""
+        """Let those that wait send, each within its share; go on in the next turn with the others."""
         self._ticking = False
         self._left = _TURN
         room = self._pace.left
@@ -134,7 +134,7 @@ class Sharing:
             room -= max(stream.share, 0)
             if stream.share <= 0 or stream.pump():
                 self._join(stream)
-        if not self._ticking and not self.held and (self._begun or self._line or self._left < _TURN):
+        if not self._ticking and not self.held and (self._begun or self._line or self._left <= 0):
             self._tick()
 
     def hold(self) -> None:
