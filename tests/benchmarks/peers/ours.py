@@ -3,33 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from functools import partial
 from typing import Any
 
-from attrs import frozen
-
-from amp_asyncio import AMP, Command, Integer, Limits, StreamCommand, String, connect, serve
+from amp_asyncio import AMP, Command, Integer, Limits, String, connect, serve
 from peers import HOST, TIMEOUT, VALUE, Connection, Peer
+
+try:
+    from peers.newer import Newer, newer_ways
+except ImportError:  # A revision that has neither typed commands nor streams is measured.
+    Newer = AMP  # type: ignore[misc]
+
+    def newer_ways(amp: AMP) -> dict[str, Any]:
+        return {}
 
 
 class Sum(Command):
     arguments = [(b"a", Integer()), (b"b", Integer())]
     response = [(b"total", Integer())]
-
-
-@frozen
-class Total:
-    total: int
-
-
-class TypedSum(Command[Total]):
-    a: int
-    b: int
-
-
-class Items(StreamCommand[int]):
-    count: int
 
 
 class Echo(Command):
@@ -47,14 +38,7 @@ class Release(Command):
     pass
 
 
-class Streams(AMP):
-    @Items.responder
-    async def items(self, count: int) -> AsyncIterator[int]:
-        for item in range(count):
-            yield item
-
-
-class Responders(Streams):
+class Responders(Newer):
     @Sum.responder
     async def sum(self, a: int, b: int) -> dict[str, int]:
         return {"total": a + b}
@@ -64,14 +48,10 @@ class Responders(Streams):
         return {"data": data}
 
 
-class PlainResponders(Streams):
+class PlainResponders(Newer):
     @Sum.responder
     def sum(self, a: int, b: int) -> dict[str, int]:
         return {"total": a + b}
-
-    @TypedSum.responder
-    def typed_sum(self, a: int, b: int) -> Total:
-        return Total(total=a + b)
 
     @Echo.responder
     def echo(self, data: bytes) -> dict[str, bytes]:
@@ -111,16 +91,11 @@ class Ours(Peer):
     async def connect(self, port: int, what: str, tls: bool) -> Connection:
         amp = await connect(HOST, port, self.asks, limits=self.limits, **self.client_options(tls))
 
-        async def take(count: int = 1) -> None:
-            async with amp.stream(Items(count=count)) as items:
-                assert len([item async for item in items]) == count
-
         ways: dict[str, Any] = {
             "sum": partial(amp.callRemote, Sum, a=13, b=81),
             "timed": lambda: amp.call(Sum(a=13, b=81), timeout=TIMEOUT),
-            "typed": lambda: amp.call(TypedSum(a=13, b=81)),
             "echo": partial(amp.callRemote, Echo, data=b"x" * VALUE),
-            "items": take,
+            **newer_ways(amp),
         }
         return Connection(
             ways[what],
