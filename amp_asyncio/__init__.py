@@ -7,6 +7,7 @@ part of the code imports only from those above it:
 errors.py       every exception
 limits.py       Limits, of one connection
 descriptors.py  closing what a peer has passed, without waiting for it
+clock.py        timers that wait in the kernel
 logs.py         what a peer's text looks like in the log, and how many lines a peer can cause
 wire/           boxes and their bytes, without asyncio and without I/O
 commands/       argument types, schemas and commands, without asyncio and without I/O

@@ -19,7 +19,7 @@ NAME = "amp_asyncio"
 # From the bottom to the top; those on one line are on one level, and may import one another.
 LAYERS = [
     ["errors", "limits", "descriptors"],
-    ["logs"],
+    ["clock", "logs"],
     ["wire"],
     ["commands"],
     ["transports", "tls", "session"],

@@ -73,7 +73,7 @@ class Steps:
         self.later: list[Any] = []
         self.soon: list[Any] = []
 
-    def call_later(self, delay: float, callback: Any, *arguments: Any) -> Any:
+    def call_later(self, delay: float, callback: Any, *arguments: Any, context: Any = None) -> Any:
         self.later.append(lambda: callback(*arguments))
         return SimpleNamespace(cancel=lambda: None)
 

@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+from ..clock import Alarm, call_later
+
 __all__ = ["Timer"]
 
 
@@ -16,11 +18,11 @@ class Timer:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._handle: asyncio.Handle | None = None
+        self._handle: Alarm | None = None
 
     def later(self, delay: float, callback: Callable[..., None], *arguments: Any) -> None:
         """Call `callback` in so many seconds."""
-        self._handle = self._loop.call_later(delay, callback, *arguments)
+        self._handle = call_later(self._loop, delay, callback, *arguments)
 
     def soon(self, callback: Callable[..., None], *arguments: Any) -> None:
         """Call `callback` in the next turn of the loop."""

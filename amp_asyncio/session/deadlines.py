@@ -13,6 +13,8 @@ from math import ceil, inf, isnan
 from time import monotonic
 from typing import Any, Final, Generic, TypeVar
 
+from ..clock import Alarm, call_later
+
 __all__ = ["Deadlines", "deadline_after", "deadline_of", "milliseconds"]
 
 _K = TypeVar("_K", bound=Hashable)
@@ -36,7 +38,7 @@ class Deadlines(Generic[_K]):
     def __init__(self, over: Callable[[_K], None]) -> None:
         self._over = over
         self._times: dict[_K, float] = {}
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: Alarm | None = None
         self._due = inf  # When the timer looks; never, if there is none.
 
     def add(self, key: _K, deadline: float) -> None:
@@ -58,7 +60,7 @@ class Deadlines(Generic[_K]):
             self._timer.cancel()
         self._due = due
         delay = min(max(0.0, due - now), _FAR)
-        self._timer = asyncio.get_running_loop().call_later(delay, self._look)
+        self._timer = call_later(asyncio.get_running_loop(), delay, self._look)
 
     def _look(self) -> None:
         self._timer = None

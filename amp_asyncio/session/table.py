@@ -15,6 +15,7 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
+from ..clock import Alarm, call_later
 from ..errors import AmpError, ConnectionLost, DeadlineExceeded, MalformedAmpBox, shortened
 from ..wire.boxes import COMMAND, AmpBox
 from ..wire.extensions import CANCEL as CANCEL_COMMAND
@@ -83,7 +84,7 @@ class Table:
         self.deadlines: Deadlines[_AnyFuture] | None = None
         self._last = 0  # The number of the last question that was open when `watch` was called.
         self._soon = False  # Whether `_look` will be called: many are often cancelled in one turn.
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: Alarm | None = None
         self._told: set[bytes] | None = None  # The tags that the peer was told of.
 
     def is_open(self) -> bool:
@@ -156,7 +157,7 @@ class Table:
     def watch_soon(self) -> None:
         """Watch those that are still open in a moment; most are answered by then."""
         self.watches = True
-        self._timer = asyncio.get_running_loop().call_later(_MOMENT, self._watch_open)
+        self._timer = call_later(asyncio.get_running_loop(), _MOMENT, self._watch_open)
 
     def _watch_open(self) -> None:
         self.watches = False
