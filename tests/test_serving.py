@@ -15,7 +15,7 @@ import pytest
 from support import Math, Patient, Sum, Wait, listening, raw_client, reach, turns
 from ways import WAYS, joined, reached, serving
 
-from amp_asyncio import AMP, AmpBox, ConnectionLost, connect, parseString, serve, unix_connect
+from amp_asyncio import AMP, AmpBox, ConnectionLost, Limits, connect, parseString, serve, unix_connect
 from amp_asyncio.transports.unix import DescriptorTransport
 
 
@@ -191,7 +191,9 @@ async def test_handshakes_that_stall_give_way(way: str, caplog: pytest.LogCaptur
             made.append(Math())
             return made[-1]
 
-        server = await stack.enter_async_context(serving(way, factory))
+        # They do not end by themselves meanwhile.
+        limits = Limits(handshake_timeout=100)
+        server = await stack.enter_async_context(serving(way, factory, limits=limits))
         for _ in range(130):
             reader, writer = await stack.enter_async_context(raw_client(server))
             if way == "starttls":
@@ -199,7 +201,7 @@ async def test_handshakes_that_stall_give_way(way: str, caplog: pytest.LogCaptur
         if way == "starttls":
             assert await reader.read(100)
             made[-1].abort()  # It still waits for its turn.
-        async with asyncio.timeout(8):
+        async with asyncio.timeout(20):
             client = await reached(way, server)
             assert await client.callRemote(Sum, a=1, b=1) == {"total": 2}
         await client.close()
