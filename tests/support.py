@@ -335,6 +335,9 @@ def at_any_pace(test: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable
             for task in asyncio.all_tasks() - before:
                 task.cancel()
             await turns()
+            for future in [ref() for ref in loop.made]:
+                if future is not None and future.done() and not future.cancelled():
+                    future.exception()
             loop.made.clear()
             if "caplog" in arguments:
                 arguments["caplog"].clear()
