@@ -15,10 +15,6 @@ from amp_asyncio import AMP, Limits, listen_fds, run, serve
 
 
 class Hotel(AMP):
-    # Clients come back elsewhere after about ten minutes: so the load is even again when a machine
-    # was added. A peer that does not answer a ping is taken for dead.
-    limits = Limits(max_connection_age=600, ping_interval=5, ping_timeout=5)
-
     numbers = count(1)
 
     @FreeRooms.responder
@@ -36,6 +32,9 @@ async def main(options: argparse.Namespace) -> None:
         made.load_cert_chain(options.certificate)
         return made
 
+    # Clients come back elsewhere after about ten minutes: so the load is even again when a machine
+    # was added. A peer that does not answer a ping is taken for dead.
+    Hotel.limits = Limits(max_connection_age=options.age, ping_interval=5, ping_timeout=5)
     tls = context() if options.certificate else None
     host, _, port = options.listen.rpartition(":")
     # systemd may have opened the sockets in advance: then no client is refused while this starts.
@@ -53,5 +52,6 @@ if __name__ == "__main__":
     parser.add_argument("--certificate", help="a PEM file with a certificate and its key")
     parser.add_argument("--proxies", nargs="*", default=[], help="networks of load balancers")
     parser.add_argument("--grace", type=float, default=5.0, help="seconds between SIGTERM and the end")
+    parser.add_argument("--age", type=float, default=600.0, help="seconds that a connection may live")
     logging.basicConfig(level=logging.WARNING, format="%(process)d %(levelname)s %(message)s")
     asyncio.run(main(parser.parse_args()))

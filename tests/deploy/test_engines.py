@@ -9,7 +9,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ from amp_asyncio import Client
 pytestmark = pytest.mark.system
 
 RESOLVING = Path(__file__).with_name("resolving.py")
-PROXIES = ("--proxies", "127.0.0.1")
+OPTIONS = ("--proxies", "127.0.0.1", "--grace", "0.1")
 
 
 def run(work: Coroutine[Any, Any, Any]) -> Any:
@@ -55,7 +55,7 @@ async def book(address: Any, guests: int = 10) -> list[int]:
 @pytest.mark.parametrize("engine", [haproxy, nginx], ids=["haproxy", "nginx"])
 def test_behind(engine: Any, tmp_path: Path) -> None:
     ports = free_ports(4)
-    with Services(ports[1:], tmp_path, *PROXIES) as services, engine(ports, tmp_path) as proxy:
+    with Services(ports[1:], tmp_path, *OPTIONS) as services, engine(ports, tmp_path) as proxy:
         assert run(book(("127.0.0.1", ports[0]))) == [*range(1, 11)]
         # Those who come without a PROXY header are served as well.
         assert run(book(("127.0.0.1", ports[1])))
@@ -64,6 +64,53 @@ def test_behind(engine: Any, tmp_path: Path) -> None:
         services.processes[0].wait()
         assert len(run(book(("127.0.0.1", ports[0])))) == 10
     assert "refused" not in services.output(), proxy.output()
+
+
+def connections_at(ports: Sequence[int]) -> list[int]:
+    """Return how many connections are open at each of these ports of this machine."""
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    # "01" is ESTABLISHED.
+    local = [int(line[1].rpartition(":")[2], 16) for line in lines if line[3] == "01"]
+    return [local.count(port) for port in ports]
+
+
+def test_a_service_that_is_added_gets_its_share(tmp_path: Path) -> None:
+    """By `max_connection_age` alone: the clients know only the address of HAProxy."""
+    ports, count = free_ports(4), 30
+    services = Services(ports[1:3], tmp_path, *OPTIONS, "--age", "1")
+    third = Services(ports[3:], tmp_path, *OPTIONS, "--age", "1")
+    samples: list[list[int]] = []
+
+    async def ask(client: Client[Any], over: asyncio.Event) -> int:
+        answered = 0
+        while not over.is_set():
+            assert await client.call(FreeRooms(night="friday"), timeout=10) == 6
+            answered += 1
+            await asyncio.sleep(0.02)
+        return answered
+
+    async def work() -> int:
+        async with contextlib.AsyncExitStack() as stack:
+            address, over = ("127.0.0.1", ports[0]), asyncio.Event()
+            clients = [await stack.enter_async_context(Client(address)) for _ in range(count)]
+            asking = [asyncio.ensure_future(ask(client, over)) for client in clients]
+            while min(connections_at(ports[1:3])) < count / 3:
+                await asyncio.sleep(0.02)
+            await asyncio.to_thread(stack.enter_context, third)
+            while connections_at(ports[3:])[0] < count / 5:
+                await asyncio.sleep(0.02)
+            # Everybody comes back elsewhere now, and again: the shares are those of two seconds.
+            end = asyncio.get_running_loop().time() + 2
+            while asyncio.get_running_loop().time() < end:
+                samples.append(connections_at(ports[1:]))
+                await asyncio.sleep(0.02)
+            over.set()
+            return sum(await asyncio.gather(*asking))
+
+    with services, haproxy(ports, tmp_path):
+        assert run(work()) > count
+    shares = [sum(share) for share in zip(*samples, strict=True)]
+    assert max(shares) < 1.2 * min(shares), shares
 
 
 # --- systemd ---
