@@ -74,7 +74,7 @@ async def secured(
         alerts.end()
         layer: Any = raw.get_protocol()
         if layer is not before:
-            loop.call_soon(feed, layer, bytes(early))
+            loop.call_soon(_feed_unless_closing, layer, raw, bytes(early))
         transport = await starting
     except asyncio.CancelledError:
         current = asyncio.current_task()
@@ -87,3 +87,9 @@ async def secured(
     if transport is None:
         raise ConnectionAbortedError("the connection was lost during the TLS handshake")
     return transport
+
+
+def _feed_unless_closing(layer: Any, raw: asyncio.Transport, early: bytes) -> None:
+    # uvloop's layer raises an error if it has to write to a transport that was lost in this turn.
+    if not raw.is_closing():
+        feed(layer, early)
