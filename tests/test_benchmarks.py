@@ -134,6 +134,20 @@ def test_a_revision_is_compared_with_the_working_tree(tmp_path: Path) -> None:
     assert run("--against", "HEAD", "--svg", tmp_path / "chart.svg").returncode == 2
 
 
+@pytest.mark.slow
+def test_every_row_of_the_streams_has_a_figure() -> None:
+    rows = "switch,amp_asyncio,items,calls in flight,latency"
+    options = "--rounds 1 --megabytes 3 --sizes 70000 --items 1000 --seconds 0.5".split()
+    command = [sys.executable, BENCHMARKS / "streams.py", *options, "--rows", rows]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
+    assert (done.returncode, done.stderr) == (0, "")
+    size, *lines = done.stdout.splitlines()
+    assert size == "70,000 bytes a piece"
+    assert [line[: len(row)] for line, row in zip(lines, rows.split(","), strict=True)] == rows.split(
+        ","
+    )
+
+
 def test_what_cannot_be_compared_is_refused() -> None:
     done = run("--against", "no-such-revision")
     assert done.returncode == 1
