@@ -43,7 +43,7 @@ def call_later(
 ) -> Alarm:
     """Call `callback` after `delay` seconds, as `loop.call_later` does; to be called in the loop.
 
-    It is called in an empty context: what some responder has set there is no concern of a timer.
+    It is called in an empty context: what a responder has set in its own does not matter to a timer.
     """
     clock = _of_thread.clocks.get(loop)
     if clock is None and isinstance(loop, asyncio.SelectorEventLoop):
@@ -98,7 +98,8 @@ class _Clock:
             if self._timer < 0:
                 return False
             self._loop, self._due = loop, inf
-            loop.add_reader(self._timer, self._ring)
+            # What sets the first alarm has nothing to do with all others.
+            Context().run(loop.add_reader, self._timer, self._ring)
         return True
 
     def stop(self) -> None:
@@ -141,7 +142,7 @@ class _Clock:
         now = monotonic()
         while alarms and alarms[0][0] <= now:
             alarm = heapq.heappop(alarms)[2]
-            loop.call_soon(alarm.ring, context=Context())
+            loop.call_soon(alarm.ring)
         self._due = inf
         if alarms:
             self._set(alarms[0][0], alarms[0][0] - now)
