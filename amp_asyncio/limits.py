@@ -108,7 +108,7 @@ class Limits:
         if self.stream_window < _LEAST_STREAM_WINDOW:
             raise ValueError(
                 f"stream_window must be at least {_LEAST_STREAM_WINDOW}, not {self.stream_window!r}: "
-                "half of it has to hold a piece of an item"
+                "a third of it has to hold a piece of an item"
             )
         if self.window > self.max_backlog:
             raise ValueError(

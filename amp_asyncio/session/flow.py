@@ -4,9 +4,10 @@ A stream has two directions, and each is used by one `Outgoing` and, at the peer
 
 - The receiving side gives credit, in bytes. Each piece of an item costs what its box counts against the
   limits (`box_cost`), and nothing is sent without the credit for it. The first credit is the window.
-- An item is sent as one piece, or as several if it is large. A piece costs at most half of the window.
-- What was taken by the consumer is given back, in bulk: when it is half of the window. The rest of the
-  credit is then enough for any piece, so the sender never waits for credit that the receiver holds.
+- An item is sent as one piece, or as several if it is large. A piece costs at most a third of the window.
+- What was taken by the consumer is given back, in bulk: when it is two thirds of the window. The rest of
+  the credit is then enough for any piece, so the sender never waits for credit that the receiver holds.
+  (To give it back costs both sides as much as an item.)
 - The pieces of an unfinished item are given back when they arrive, if everything before it was taken:
   an item may be larger than the window. At most one item is, since those after it are not given back.
 - The end of a direction is said. Nothing comes after it, and it does not come within an item.
@@ -107,7 +108,7 @@ class Outgoing:
         """Take credit from the peer; the first one is the window of this direction."""
         if self._piece < 0:
             rest = self.overhead + _MORE_COST
-            piece = min(_MOST_IN_PIECE, amount // 2 - rest, max(1, self._most - rest))
+            piece = min(_MOST_IN_PIECE, amount // 3 - rest, max(1, self._most - rest))
             if piece < 1:
                 raise MalformedAmpBox(f"a first credit of {amount}, which is too little for any item")
             self._piece = piece
@@ -292,7 +293,7 @@ class Incoming:
     def due(self) -> int:
         """Return what is to be given back now, and count it as given; 0 if it is not yet enough."""
         owed = self._owed
-        if owed * 2 < self.window or self.ended:
+        if owed * 3 < self.window * 2 or self.ended:
             return 0
         self._owed = 0
         self._credit += owed
