@@ -4,10 +4,11 @@ A stream has two directions, and each is used by one `Outgoing` and, at the peer
 
 - The receiving side gives credit, in bytes. Each piece of an item costs what its box counts against the
   limits (`box_cost`), and nothing is sent without the credit for it. The first credit is the window.
-- An item is sent as one piece, or as several if it is large. A piece costs at most a third of the window.
-- What was taken by the consumer is given back, in bulk: when it is two thirds of the window. The rest of
-  the credit is then enough for any piece, so the sender never waits for credit that the receiver holds.
-  (To give it back costs both sides as much as an item.)
+- An item is sent as one piece, or as several if it is large: a piece costs at most a third of the
+  window.
+- What was taken by the consumer is given back, in bulk: when it is two thirds of the window. The rest
+  of the credit is then enough for any piece, so the sender never waits for credit that the receiver
+  holds. (To give it back costs both sides as much as an item.)
 - The pieces of an unfinished item are given back when they arrive, if everything before it was taken:
   an item may be larger than the window. At most one item is, since those after it are not given back.
 - The end of a direction is said. Nothing comes after it, and it does not come within an item.
