@@ -94,7 +94,7 @@ class _OpenChild:
         asyncio.get_running_loop().call_later(self._grace, self._check, answer)
 
     def _check(self, answer: asyncio.Future[Any]) -> None:
-        if self.amp.__amp__.calls.awaits(answer):
+        if self.amp.__amp__.calls.table.awaits(answer):
             self._child.kill()
 
     async def close(self, timeout: float | None) -> None:

@@ -31,11 +31,12 @@ from ..wire.costs import PAIR_OVERHEAD, box_cost
 from ..wire.extensions import TIMEOUT
 from .changes import Change
 from .deadlines import milliseconds
+from .negotiation import CANCEL
 from .outlets import changeable
 from .questions import Queue, fail, remote_error
 from .running import current
 from .streams import STREAMS_ARE_OPEN
-from .table import NONE_OPEN, Table
+from .table import NO_TABLE, Table
 from .terms import TIMEOUT_COST, Terms, deadline_for, suffix
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ class Calls:
         over: why no question can be answered any more; None while that is possible.
         held: whether the connection takes no questions: it is congested, or being changed.
         ready: whether a question may leave at once, as bytes: nothing waits, nothing is logged.
+        table: the open questions; `NO_TABLE` before the first one.
     """
 
     __slots__ = (
@@ -71,12 +73,12 @@ class Calls:
         "_most",
         "_offers",
         "_session",
-        "_table",
         "_unresolved",
         "_waiting",
         "held",
         "over",
         "ready",
+        "table",
     )
 
     def __init__(self, session: Session) -> None:
@@ -85,7 +87,7 @@ class Calls:
         self.ready = False
         # The number of the last command; the tag of a question is its hexadecimal form.
         self._counter = 0
-        self._table = Table(session, self._room_made)
+        self.table = NO_TABLE
         self._default: float | None = None  # The timeout of questions that have none of their own.
         self._offers = False  # Whether the next question is to carry our offer.
         # How large a question may be, together with those that are unanswered, to leave at once.
@@ -124,48 +126,32 @@ class Calls:
         interceptors = self._session.interceptors
         if self._waiting or self._unresolved or (interceptors is not None and interceptors.is_open()):
             return True
-        return self._table.is_open()
+        return self.table.is_open()
 
     def has_waiting(self) -> bool:
         """Return whether a question waits to be sent."""
         return bool(self._waiting)
 
-    def has_tags(self) -> bool:
-        """Return whether the peer has not answered a question, wanted or not; pings do not count."""
-        return self._table.has_tags()
-
-    def awaits(self, answer: _AnyFuture) -> bool:
-        """Return whether no answer came for this future, which may have been cancelled."""
-        return any(future is answer for _, future, _ in self._table.open.values())
-
-    def may_claim(self) -> bool:
-        """Return whether an answer that is awaited may have a descriptor in it."""
-        return self._table.may_claim()
-
     def peer_announced(self) -> None:
         """What is known of the peer has changed."""
-        self._table.peer_announced()
+        if self.table is not NO_TABLE:
+            self.table.peer_announced()
 
     def asked(self, tag: bytes) -> ByName | Change | None:
         """Return what takes the answer to the question of this tag; None if none is open."""
-        entry = self._table.open.get(tag)
+        entry = self.table.open.get(tag)
         return None if entry is None else entry[0]
 
     def has_asked(self, number: int) -> bool:
         """Return whether a question was asked whose tag is this number."""
         return number <= self._counter
 
-    def is_asked(self, asked: ByName) -> bool:
-        """Return whether a question was sent whose answer `asked` takes, and has no answer yet."""
-        return any(entry[0] is asked for entry in self._table.open.values())
-
-    def look_soon(self) -> None:
-        """Tell the peer soon of the questions that were cancelled."""
-        self._table.look_soon()
-
-    def is_answered(self, tag: bytes) -> bool:
-        """Return whether the question of this tag, which was sent, has its answer."""
-        return tag not in self._table.open
+    def _made_table(self) -> Table:
+        """Return the table of this conversation; it is made for the first question."""
+        if self.table is NO_TABLE:
+            tells = self._session.knows(CANCEL)
+            self.table = Table(self._session, self._room_made, tells)
+        return self.table
 
     # --- asking ---
 
@@ -193,7 +179,9 @@ class Calls:
         # Reserved before the arguments are encoded: what encodes them may ask something itself.
         self._counter = number = self._counter + 1
         tag = b"%x" % number
-        table = self._table
+        table = self.table
+        if table is NO_TABLE:
+            table = self._made_table()
         data = template.fill(tag, objects, self._most - table.unanswered - beyond, more)
         if data is None:
             if self._counter == number:
@@ -203,8 +191,6 @@ class Calls:
         size = len(data) + template.overhead + beyond
         # (What `add` does, without a call: most questions come here.)
         questions = table.open
-        if questions is NONE_OPEN:
-            questions = table.open = {}
         questions[tag] = (asked, future, size)
         table.unanswered += size
         try:
@@ -260,12 +246,12 @@ class Calls:
         if asked is not None and not asked.counted:
             size = 0
         if deadline is not None:
-            self._table.end_at(future, deadline)
+            self._made_table().end_at(future, deadline)
         responders = session.responders
         nested = responders.is_inside()
         passes = nested and responders.asks_nothing()
         if not self._waiting and not self._may_send(size, passes):
-            self._table.free()
+            self.table.free()
         waits = (self._waiting is not None and not passes) or not self._may_send(size, passes)
         try:
             if waits:
@@ -275,13 +261,13 @@ class Calls:
                 self._waiting.add(future, (asked, box, size), passes)
                 future.add_done_callback(self._stop_waiting)
                 self.ready = False
-                self._table.watch()
+                self.table.watch()
             else:
                 self._send(asked, box, size, future)
         except BaseException:
             drop(box)
-            if self._table.deadlines is not None:
-                self._table.deadlines.remove(future)
+            if self.table.deadlines is not None:
+                self.table.deadlines.remove(future)
             raise
         responders.asked(future, waits)
         return future
@@ -310,7 +296,7 @@ class Calls:
     def _may_send(self, size: int, passes: bool) -> bool:
         if self.held:
             return False
-        unanswered = self._table.unanswered
+        unanswered = self.table.unanswered
         if passes or not unanswered:
             return True
         return unanswered + size <= self._session.limits.window
@@ -324,7 +310,7 @@ class Calls:
                 raise RuntimeError(STREAMS_ARE_OPEN)
         self._counter = number = self._counter + 1
         tag = b"%x" % number
-        table, offers = self._table, False
+        table, offers = self.table if asked is None else self._made_table(), False
         if asked is not None:
             box[ASK] = tag
             deadline = table.deadlines.get(future) if table.deadlines is not None else None
@@ -369,8 +355,8 @@ class Calls:
         self.held = False
         self._taken()
         self._send_waiting()
-        if self._table.tells:
-            self._table.look_soon()
+        if self.table.tells:
+            self.table.look_soon()
 
     def _taken(self) -> None:
         """The transport takes more, or never will: commands that want no answer are done."""
@@ -402,7 +388,7 @@ class Calls:
                 if isinstance(error, ENDING):
                     raise
         if queue:
-            self._table.watch()
+            self.table.watch()
         self._waiting = self._waiting or None  # An empty one is not kept.
         self.update()
 
@@ -421,14 +407,14 @@ class Calls:
     def _room_made(self) -> None:
         """Send what waits, if there is room for it: some of the open questions were cancelled."""
         if self._waiting:
-            self._table.free()
+            self.table.free()
             self._send_waiting()
 
     # --- answers ---
 
     def answer_received(self, box: AmpBox) -> None:
         """Take an answer; `MalformedAmpBox` where no such question is open."""
-        asked, future = self._table.take(box[ANSWER])
+        asked, future = self.table.take(box[ANSWER])
         try:
             asked.answered(box, self._session, future)
         except BaseException as error:
@@ -442,7 +428,7 @@ class Calls:
     def error_received(self, box: AmpBox) -> None:
         """Take an error; `MalformedAmpBox` where it has no code, or no such question is open."""
         error = remote_error(box)
-        asked, future = self._table.take(box[ERROR])
+        asked, future = self.table.take(box[ERROR])
         if error.errorCode == UNKNOWN_ERROR_CODE and "reference" in str(error.description):
             # The peer's log has the rest, under the same reference.
             message = "%r: a question failed: %s"
@@ -461,7 +447,7 @@ class Calls:
 
     def give_up(self, reason: AmpError) -> None:
         """Fail every question that is open; its late answer is dropped, and others may be asked."""
-        self._table.give_up(reason)
+        self.table.give_up(reason)
         for future, (waiter, _, _) in self._waiting.all() if self._waiting else ():
             fail(waiter, future, reason)
 
@@ -472,7 +458,8 @@ class Calls:
         waiting = self._waiting.all() if self._waiting else []
         self._waiting = None
         self._taken()
-        self._table.end(reason)
+        if self.table is not NO_TABLE:
+            self.table.end(reason)
         for future, (waiter, box, _) in waiting:
             drop(box)
             fail(waiter, future, reason)

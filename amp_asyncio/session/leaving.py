@@ -45,7 +45,7 @@ class Leaving:
         That does not matter any more when the connection is gone, or the peer sends no more.
         """
         calls = self._session.calls
-        return calls.over is None and (not (self._said and self.heard) or calls.has_tags())
+        return calls.over is None and (not (self._said and self.heard) or calls.table.has_tags())
 
 
 def leave(session: Session) -> None:

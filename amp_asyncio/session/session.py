@@ -227,7 +227,7 @@ class Session:
         negotiation = self.negotiation
         if negotiation is None or negotiation.peer:
             return negotiation is not None
-        return negotiation.offered is not None and self.calls.is_answered(negotiation.offered)
+        return negotiation.offered is not None and negotiation.offered not in self.calls.table.open
 
     @property
     def peer_is_ours(self) -> bool:
@@ -315,7 +315,8 @@ class Session:
 
     def may_claim(self) -> bool:
         """Return whether a box that comes may name a descriptor, or what follows it may."""
-        return self.outlet.locked or self.calls.may_claim() or may_claim(self.locator or self.owner)
+        awaited = self.calls.table.may_claim()
+        return awaited or self.outlet.locked or may_claim(self.locator or self.owner)
 
     def hides(self, responder: Responder | type[Command[Any]]) -> bool:
         """Return whether a responder is not found by this peer, because it is not known yet who it is.

@@ -270,10 +270,10 @@ class Streams:
     def _ended(self, asked: Asked, future: asyncio.Future[Any]) -> None:
         """The answer of a stream is here, or is not wanted; if it may still come, the stream counts."""
         calls = self.session.calls
-        if not calls.is_asked(asked):
+        if not calls.table.is_asked(asked):
             self._asked.discard(asked)
         elif future.cancelled():
-            calls.look_soon()
+            calls.table.look_soon()
 
     # --- answering ---
 

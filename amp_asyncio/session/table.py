@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
 from ..clock import Alarm, call_later
 from ..errors import AmpError, ConnectionLost, DeadlineExceeded, MalformedAmpBox, shortened
@@ -29,10 +29,9 @@ if TYPE_CHECKING:
     from ..commands.definitions import ByName
     from .session import Session
 
-__all__ = ["NONE_OPEN", "Table"]
+__all__ = ["NO_TABLE", "Table"]
 
 _AnyFuture: TypeAlias = asyncio.Future[Any]
-_Open: TypeAlias = dict[bytes, tuple["ByName | Change", _AnyFuture, int]]
 
 # With this many questions that were cancelled and are not answered, a connection is given up.
 _MOST_CANCELLED: Final = 10_000
@@ -41,20 +40,18 @@ _MOST_CANCELLED: Final = 10_000
 # would make all of them cost more, for the few that are cancelled.
 _MOMENT: Final = 0.02
 
-#: What a conversation has that has never asked: many servers never do, and a dictionary takes memory.
-NONE_OPEN: Final[_Open] = {}
-
 
 class Table:
     """The open questions of one conversation.
 
-    `room_made` is called when there is perhaps room for those that wait to be sent.
+    `room_made` is called when there is perhaps room for those that wait to be sent. `tells` is whether
+    the peer is told now of those whose callers have given up.
 
     Attributes:
         open: what takes the answer, the future and the size of each, by its tag.
         unanswered: what they count together against the window.
         count_at: with how many open questions those are counted that were cancelled.
-        tells: whether the peer is told of those whose callers have given up.
+        tells: whether the peer is told of those, which may change.
         watches: whether it will be noticed soon which of them were cancelled.
         deadlines: when their time is over; None if none has had a deadline.
     """
@@ -74,13 +71,14 @@ class Table:
         "watches",
     )
 
-    def __init__(self, session: Session, room_made: Callable[[], None]) -> None:
+    def __init__(self, session: Session, room_made: Callable[[], None], tells: bool) -> None:
         self._session = session
         self._room_made = room_made
-        self.open = NONE_OPEN
+        self.open: dict[bytes, tuple[ByName | Change, _AnyFuture, int]] = {}
         self.unanswered = 0
         self.count_at = _MOST_CANCELLED
-        self.tells = self.watches = False
+        self.tells = tells
+        self.watches = False
         self.deadlines: Deadlines[_AnyFuture] | None = None
         self._last = 0  # The number of the last question that was open when `watch` was called.
         self._soon = False  # Whether `_look` will be called: many are often cancelled in one turn.
@@ -95,14 +93,20 @@ class Table:
         """Return whether the peer has not answered a question, wanted or not; pings do not count."""
         return any(size or not future.done() for _, future, size in self.open.values())
 
+    def awaits(self, answer: _AnyFuture) -> bool:
+        """Return whether no answer came for this future, which may have been cancelled."""
+        return any(future is answer for _, future, _ in self.open.values())
+
+    def is_asked(self, asked: ByName) -> bool:
+        """Return whether a question was sent whose answer `asked` takes, and has no answer yet."""
+        return any(entry[0] is asked for entry in self.open.values())
+
     def may_claim(self) -> bool:
         """Return whether an answer that is awaited may have a descriptor in it."""
         return any(asked.may_claim for asked, _, _ in self.open.values())
 
     def add(self, tag: bytes, asked: ByName | Change, future: _AnyFuture, size: int) -> None:
         """A question is being sent."""
-        if self.open is NONE_OPEN:
-            self.open = {}
         self.open[tag] = (asked, future, size)
         self.unanswered += size
         if len(self.open) >= self.count_at:
@@ -232,7 +236,7 @@ class Table:
 
     def end(self, reason: AmpError) -> None:
         """Fail all of them: no answer can come any more."""
-        questions, self.open, self.unanswered = self.open, NONE_OPEN, 0
+        questions, self.open, self.unanswered = self.open, {}, 0
         self.tells = False
         if self._timer is not None:
             self._timer.cancel()
@@ -241,3 +245,8 @@ class Table:
         lost = dropped(self._session.outbox)
         for tag, (asked, future, _) in questions.items():
             fail(asked, future, reason, sent=tag not in lost)
+
+
+#: What a conversation has that has never asked, as many servers never do: a table takes memory. Nothing
+#: is put into it, so it needs no session.
+NO_TABLE: Final = Table(cast("Session", None), lambda: None, tells=False)
