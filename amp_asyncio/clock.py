@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from contextvars import Context
+from contextvars import Context, copy_context
 from functools import partial
 from math import inf
 from struct import pack
@@ -39,26 +39,34 @@ class Alarm(Protocol):
 
 
 def call_later(
-    loop: asyncio.AbstractEventLoop, delay: float, callback: Callable[..., Any], *arguments: Any
+    loop: asyncio.AbstractEventLoop,
+    delay: float,
+    callback: Callable[..., Any],
+    *arguments: Any,
+    context: Context | None = None,
 ) -> Alarm:
-    """Call `callback` after `delay` seconds, as `loop.call_later` does; to be called in the loop.
-
-    It is called in an empty context: what a responder has set in its own does not matter to a timer.
-    """
+    """Do what `loop.call_later` does; to be called in the loop."""
     clock = _of_thread.clocks.get(loop)
     if clock is None and isinstance(loop, asyncio.SelectorEventLoop):
         _of_thread.drop_closed()
         clock = _of_thread.clocks[loop] = _Clock(_kernel())
     if clock is not None and clock.start(loop):
-        return clock.add(delay, callback, arguments)
-    return loop.call_later(delay, callback, *arguments, context=Context())
+        return clock.add(delay, callback, arguments, copy_context() if context is None else context)
+    return loop.call_later(delay, callback, *arguments, context=context)
 
 
 class _Alarm:
-    __slots__ = ("_arguments", "_callback", "clock")
+    __slots__ = ("_arguments", "_callback", "clock", "context")
 
-    def __init__(self, clock: _Clock, callback: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    def __init__(
+        self,
+        clock: _Clock,
+        callback: Callable[..., Any],
+        arguments: tuple[Any, ...],
+        context: Context,
+    ) -> None:
         self.clock: _Clock | None = clock  # None when it has rung, or was cancelled.
+        self.context = context
         self._callback: Callable[..., Any] | None = callback
         self._arguments = arguments
 
@@ -110,8 +118,14 @@ class _Clock:
             os.close(self._timer)
         self._alarms.clear()
 
-    def add(self, delay: float, callback: Callable[..., Any], arguments: tuple[Any, ...]) -> _Alarm:
-        alarm = _Alarm(self, callback, arguments)
+    def add(
+        self,
+        delay: float,
+        callback: Callable[..., Any],
+        arguments: tuple[Any, ...],
+        context: Context,
+    ) -> _Alarm:
+        alarm = _Alarm(self, callback, arguments, context)
         due = monotonic() + delay
         self._number += 1
         self._waiting += 1
@@ -142,7 +156,7 @@ class _Clock:
         now = monotonic()
         while alarms and alarms[0][0] <= now:
             alarm = heapq.heappop(alarms)[2]
-            loop.call_soon(alarm.ring)
+            loop.call_soon(alarm.ring, context=alarm.context)
         self._due = inf
         if alarms:
             self._set(alarms[0][0], alarms[0][0] - now)

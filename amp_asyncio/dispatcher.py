@@ -216,7 +216,8 @@ class BoxDispatcher(Composed):
     @property
     def latency(self) -> float | None:
         """How many seconds the peer took to answer the last ping; None before that."""
-        return self.__amp__.latency
+        pinging = self.__amp__.pinging
+        return None if pinging is None else pinging.latency
 
     # --- what a connection calls ---
 

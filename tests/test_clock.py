@@ -7,7 +7,7 @@ import ctypes
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import Context, ContextVar
 
 import pytest
 
@@ -133,13 +133,27 @@ async def test_an_error_is_told_to_the_loop_and_the_others_ring() -> None:
     assert told == [error]
 
 
-async def test_an_alarm_sees_no_context_variable() -> None:
+async def test_an_alarm_rings_in_the_context_in_which_it_was_set_or_in_another() -> None:
     loop = asyncio.get_running_loop()
-    found: asyncio.Future[str] = loop.create_future()
     variable = ContextVar("variable", default="nothing")
-    variable.set("set")
-    call_later(loop, 0, lambda: found.set_result(variable.get()))
-    assert await found == "nothing"
+    found: list[str] = []
+    done = asyncio.Event()
+
+    def look() -> None:
+        found.append(variable.get())
+        variable.set("by an alarm")
+
+    with nothing_left():
+        variable.set("first")
+        call_later(loop, 0, look)
+        variable.set("second")
+        call_later(loop, 0, look)
+        call_later(loop, 0, look, context=Context())
+        call_later(loop, 0.001, done.set)
+        await done.wait()
+        await asyncio.sleep(0)
+    assert found == ["first", "second", "nothing"]
+    assert variable.get() == "second"
 
 
 def test_a_loop_that_was_closed_with_alarms_gives_its_descriptor_back() -> None:

@@ -26,12 +26,13 @@ from ..wire.boxes import AmpBox
 from . import changing
 from .ending import Age, Linger, PeerEnd, peer_ended
 from .inbox import Inbox
-from .keepalive import Keepalive
+from .keepalive import Keepalive, keep_alive
 from .peers import peer_of
 from .starting import hook
 
 if TYPE_CHECKING:
     from ..session.outlets import TLSTerms
+    from ..session.session import Session
     from ..tls.certificates import PrivateCertificate
 
 __all__ = ["Connection"]
@@ -229,11 +230,9 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         """Let the box that was given out last be no sign of work: it is a ping, or its answer."""
         self.inbox.overlooked += 1
 
-    def keep_alive(self, ping: Callable[[], None] | None) -> None:
-        """Call `ping` when nothing comes, to see whether the peer is there; None to do so no more."""
-        if self.keepalive is not None:
-            self.keepalive.cancel()
-        self.keepalive = None if ping is None or self.over_pipes else Keepalive.of(self, ping)
+    def keep_alive(self, session: Session | None) -> None:
+        """Have `session` ask whether the peer is there when nothing comes; None to do so no more."""
+        keep_alive(self, session)
 
     # --- changing into something else ---
 
@@ -342,8 +341,9 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
     def stop_reading(self) -> None:
         """Drop what still comes."""
         self.inbox.close()
-        timers = (self._linger, self.inbox.silence, self.inbox.unclaimed, self.peer_end)
-        for timer in (*timers, self.keepalive, self.age):
+        self.keep_alive(None)
+        timers = (self._linger, self.inbox.silence, self.inbox.unclaimed, self.peer_end, self.age)
+        for timer in timers:
             if timer is not None:
                 timer.cancel()
 

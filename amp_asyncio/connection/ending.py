@@ -190,8 +190,7 @@ def peer_ended(connection: Connection) -> bool:
     in_use = is_open or connection.state is State.CHANGING
     if in_use and not connection.peer_finished and transport is not None:
         connection.peer_finished = True
-        if connection.keepalive is not None:
-            connection.keepalive.cancel()
+        connection.keep_alive(None)
         # A peer of this package says that it leaves, and closes its side when all is answered.
         ours = connection.receiver.peer_is_ours
         if is_open and transport.can_write_eof() and connection.receiver.is_session and not ours:

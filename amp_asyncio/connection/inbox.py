@@ -52,7 +52,7 @@ class Inbox:
     Attributes:
         pauses: why none are given out.
         heard_at: when a piece of the stream came last that could be read at once, or the time in which
-            it is one of several, on the clock of `perf_counter`.
+            it is one of several, on the clock of `perf_counter`; before the first one, when it began.
         overlooked: how many boxes of the piece that is being read do not count as work.
         silence: is told when boxes came; None if that does not matter.
         unclaimed: closes descriptors that no box names; None before the first one came.
@@ -93,6 +93,7 @@ class Inbox:
         """Begin; `log_as` is what a log line of each box begins with, None to log none."""
         self._parser = parser
         self._log_as = log_as
+        self.heard_at = perf_counter()
 
     def receive(self, data: bytes | memoryview) -> None:
         """Give out each box that is complete now; bytes that are not AMP abort the connection."""

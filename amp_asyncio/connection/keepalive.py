@@ -4,6 +4,9 @@ When nothing has come for `ping_interval` seconds, the peer is asked. Any byte t
 life, whatever it is. If none comes for `ping_timeout` seconds more, the connection is aborted: to close
 it in order would wait for a peer that is not there.
 
+Thousands of connections wait for hours, so those that wait have no timer and no object of their own:
+one timer looks at all that have the same times. Only one that was asked has a `Probe`.
+
 Silence that says nothing about the peer is not counted: time in which this side does not read, or the
 connection is being changed; time in which the peer takes what is written, since it cannot answer before
 it has read it all; and time in which this side itself was held up, with bytes that it has not seen yet.
@@ -11,19 +14,24 @@ it has read it all; and time in which this side itself was held up, with bytes t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from contextvars import Context
 from time import perf_counter
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
+from ..clock import Alarm, call_later
 from ..errors import ConnectionLost
 from ..session.life import State
+from ..session.pinging import ping
 from ..transports.sending import unacknowledged
 from .timers import Timer
 
 if TYPE_CHECKING:
+    from ..session.session import Session
     from .connection import Connection
 
-__all__ = ["Keepalive"]
+__all__ = ["Keepalive", "keep_alive"]
 
 # In how many steps it is waited for an answer. Only those count in which nothing spoke against it.
 _STEPS: Final = 8
@@ -31,51 +39,107 @@ _STEPS: Final = 8
 # How many turns of the loop the last look comes later: what has arrived meanwhile is read in them.
 _TURNS: Final = 2
 
+# How many seconds there are between two looks, at least, for each connection that is looked at. To look
+# at 10,000 of them takes about a millisecond.
+_PAUSE: Final = 1e-5
 
-class Keepalive(Timer):
-    """Asks the peer by `ping` when it is silent, and aborts the connection if it stays silent.
 
-    It may take up to `interval` and `timeout` seconds together until a peer that is gone is noticed.
+class Keepalive:
+    """Asks the peers of some connections when they are silent, and aborts those that stay silent.
+
+    It may take up to `interval` and `timeout` seconds together until a peer that is gone is noticed; in
+    a process with many connections, a little longer.
     """
 
-    # (Most connections have one, and wait for hours.)
-    __slots__ = ("_connection", "_due", "_heard_at", "_interval", "_ping", "_timeout", "_unsent")
+    __slots__ = (
+        "__weakref__",
+        "_context",
+        "_due",
+        "_interval",
+        "_looked_at",
+        "_loop",
+        "_probes",
+        "_timeout",
+        "_timer",
+        "_waiting",
+    )
 
-    def __init__(
-        self, connection: Connection, ping: Callable[[], None], interval: float, timeout: float
-    ) -> None:
-        super().__init__(connection.loop)
-        self._connection = connection
-        self._ping = ping
+    def __init__(self, loop: asyncio.AbstractEventLoop, interval: float, timeout: float) -> None:
+        self._loop = loop
         self._interval = interval
         self._timeout = timeout
-        self._heard_at = connection.inbox.heard_at
-        self._unsent = 0
-        self._due = 0.0
-        self._wait(interval)
+        self._waiting: dict[Connection, Session] = {}  # Those that have heard of their peers.
+        self._probes: dict[Connection, Probe] = {}
+        self._timer: Alarm | None = None
+        self._due = self._looked_at = 0.0
+        # That of the connection that is the first one would keep alive what is in it.
+        self._context = Context()
 
-    @classmethod
-    def of(cls, connection: Connection, ping: Callable[[], None]) -> Keepalive | None:
-        """Return that of a connection, or None if its limits want none."""
-        interval, timeout = connection.limits.ping_interval, connection.limits.ping_timeout
-        if interval is None or timeout is None:
-            return None
-        return cls(connection, ping, interval, timeout)
+    def watch(self, connection: Connection, session: Session) -> None:
+        """Ask the peer of a connection, through `session`, when it has been silent for long enough."""
+        self._probes.pop(connection, None)
+        self._waiting[connection] = session
+        self._look_at(connection.inbox.heard_at + self._interval)
 
-    def _wait(self, delay: float) -> None:
-        """Look whether the peer was silent, in so many seconds."""
-        self.later(delay, self._look)
+    def forget(self, connection: Connection) -> None:
+        """Do not ask its peer any more."""
+        self._waiting.pop(connection, None)
+        probe = self._probes.pop(connection, None)
+        if probe is not None:
+            probe.cancel()
+        if not self._waiting and self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _look_at(self, due: float) -> None:
+        """Look for silent peers at that time, or somewhat later if that was done just now."""
+        due = max(due, self._looked_at + _PAUSE * len(self._waiting))
+        if self._timer is not None:
+            if self._due <= due:
+                return
+            self._timer.cancel()
+        self._due = due
+        delay = max(0.0, due - perf_counter())
+        self._timer = call_later(self._loop, delay, self._look, context=self._context)
 
     def _look(self) -> None:
-        left = self._connection.inbox.heard_at + self._interval - perf_counter()
-        if left > 0:
-            self._wait(left)
-            return
-        if self._connection.state is State.OPEN:
-            self._ping()
-        self._watch(0)
+        self._timer = None
+        self._looked_at = perf_counter()
+        latest = self._looked_at - self._interval
+        silent = [each for each in self._waiting if each.inbox.heard_at <= latest]
+        for connection in silent:
+            session = self._waiting.pop(connection)
+            self._probes[connection] = Probe(self, connection, session, self._interval, self._timeout)
+        if self._waiting:
+            heard_at = min(each.inbox.heard_at for each in self._waiting)
+            self._look_at(heard_at + self._interval)
 
-    # --- after a ping ---
+
+class Probe(Timer):
+    """Asks the peer of one connection, and aborts the connection if nothing comes then."""
+
+    def __init__(
+        self,
+        keepalive: Keepalive,
+        connection: Connection,
+        session: Session,
+        interval: float,
+        timeout: float,
+    ) -> None:
+        super().__init__(connection.loop, session.responders.context.copy())
+        self._keepalive = keepalive
+        self._connection = connection
+        self._session = session
+        self._interval = interval
+        self._timeout = timeout
+        self._heard_at = self._due = 0.0
+        self._unsent = 0
+        self.soon(self._ask)
+
+    def _ask(self) -> None:
+        if self._connection.state is State.OPEN:
+            ping(self._session)
+        self._watch(0)
 
     def _watch(self, steps: int) -> None:
         """Look for signs of life, the next time after one of the steps; `steps` were without any."""
@@ -86,16 +150,17 @@ class Keepalive(Timer):
         self.later(step, self._step_over, steps + 1)
 
     def _step_over(self, steps: int) -> None:
-        connection = self._connection
-        now = perf_counter()
-        if connection.inbox.heard_at != self._heard_at:
-            self._wait(max(0.0, connection.inbox.heard_at + self._interval - now))
-        elif self._is_excused(now):
+        if self._has_heard():
+            self._keepalive.watch(self._connection, self._session)
+        elif self._is_excused(perf_counter()):
             self._watch(0)
         elif steps < _STEPS:
             self._watch(steps)
         else:
             self._look_last(_TURNS)
+
+    def _has_heard(self) -> bool:
+        return self._connection.inbox.heard_at != self._heard_at
 
     def _is_excused(self, now: float) -> bool:
         """Return whether the silence of the last step says nothing about the peer."""
@@ -114,15 +179,45 @@ class Keepalive(Timer):
 
     def _look_last(self, turns: int) -> None:
         """Give the peer up, unless a byte has come that was only not read yet."""
-        connection = self._connection
-        if connection.inbox.heard_at != self._heard_at or self._is_excused(self._due):
-            self._wait(self._interval)
+        if self._has_heard():
+            self._keepalive.watch(self._connection, self._session)
+        elif self._is_excused(self._due):
+            self._watch(0)
         elif turns:
             self.soon(self._look_last, turns - 1)
         else:
-            connection.give_up(
+            self._connection.give_up(
                 ConnectionLost(
                     f"nothing has come for {self._interval} seconds, and nothing in another "
                     f"{self._timeout} seconds after the peer was asked whether it is there"
                 )
             )
+
+
+# Those that are in use: each is kept by its connections.
+_OF_LOOP: TypeAlias = WeakValueDictionary[tuple[float, float], Keepalive]
+_IN_USE: WeakKeyDictionary[asyncio.AbstractEventLoop, _OF_LOOP] = WeakKeyDictionary()
+
+
+def keep_alive(connection: Connection, session: Session | None) -> None:
+    """Have `session` ask whether the peer is there when nothing comes; None to do so no more."""
+    if connection.keepalive is not None:
+        connection.keepalive.forget(connection)
+        connection.keepalive = None
+    limits = connection.limits
+    interval, timeout = limits.ping_interval, limits.ping_timeout
+    if session is None or interval is None or timeout is None or connection.over_pipes:
+        return
+    connection.keepalive = _keepalive(connection.loop, interval, timeout)
+    connection.keepalive.watch(connection, session)
+
+
+def _keepalive(loop: asyncio.AbstractEventLoop, interval: float, timeout: float) -> Keepalive:
+    """Return that of all connections of an event loop that have the same limits."""
+    in_use = _IN_USE.get(loop)
+    if in_use is None:
+        in_use = _IN_USE[loop] = WeakValueDictionary()
+    found = in_use.get((interval, timeout))
+    if found is None:
+        found = in_use[interval, timeout] = Keepalive(loop, interval, timeout)
+    return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextvars import Context
 from typing import Any
 
 from ..clock import Alarm, call_later
@@ -12,21 +13,25 @@ __all__ = ["Timer"]
 
 
 class Timer:
-    """Something that is looked at again and again, until it is cancelled."""
+    """Something that is looked at again and again, until it is cancelled.
 
-    __slots__ = ("_handle", "_loop")
+    It is looked at in `context`; None for the one in which it is said when.
+    """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    __slots__ = ("_context", "_handle", "_loop")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, context: Context | None = None) -> None:
         self._loop = loop
+        self._context = context
         self._handle: Alarm | None = None
 
     def later(self, delay: float, callback: Callable[..., None], *arguments: Any) -> None:
         """Call `callback` in so many seconds."""
-        self._handle = call_later(self._loop, delay, callback, *arguments)
+        self._handle = call_later(self._loop, delay, callback, *arguments, context=self._context)
 
     def soon(self, callback: Callable[..., None], *arguments: Any) -> None:
         """Call `callback` in the next turn of the loop."""
-        self._handle = self._loop.call_soon(callback, *arguments)
+        self._handle = self._loop.call_soon(callback, *arguments, context=self._context)
 
     def cancel(self) -> None:
         """Do not call it."""

@@ -20,6 +20,7 @@ from .peers import Peer
 
 if TYPE_CHECKING:
     from ..tls.certificates import PrivateCertificate
+    from .session import Session
 
 __all__ = ["ChangeableOutlet", "Outlet", "SenderOutlet", "TLSTerms", "changeable"]
 
@@ -68,8 +69,8 @@ class Outlet(Protocol):
     def overlook(self) -> None:
         """Let the box that was given out last be no sign of work: it is a ping, or its answer."""
 
-    def keep_alive(self, ping: Callable[[], None] | None) -> None:
-        """Call `ping` when nothing comes, to see whether the peer is there; None to do so no more."""
+    def keep_alive(self, session: Session | None) -> None:
+        """Have `session` ask whether the peer is there when nothing comes; None to do so no more."""
 
     def pause_reading(self, reason: Pause) -> None:
         """Give out no box after the one that was given out last."""
@@ -123,7 +124,7 @@ class SenderOutlet:
     def overlook(self) -> None:
         """Do nothing: it is not known how such a sender measures silence."""
 
-    def keep_alive(self, ping: Callable[[], None] | None) -> None:
+    def keep_alive(self, session: Session | None) -> None:
         """Do nothing: such a sender is not watched."""
 
     def pause_reading(self, reason: Pause) -> None:

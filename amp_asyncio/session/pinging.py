@@ -16,18 +16,23 @@ from ..wire.extensions import PING
 if TYPE_CHECKING:
     from .session import Session
 
-__all__ = ["Ping"]
+__all__ = ["Ping", "ping"]
 
 
 class Ping(ByName):
-    """Asks the peer of a conversation whether it is there; one question at a time."""
+    """Asks the peer of a conversation whether it is there; one question at a time.
 
-    __slots__ = ("_sent_at", "_session")
+    Attributes:
+        latency: how many seconds the last answer took; None before the first one.
+    """
+
+    __slots__ = ("_sent_at", "_session", "latency")
 
     tells_cancelled = False
 
     def __init__(self, session: Session) -> None:
         self._session = session
+        self.latency: float | None = None
         self._sent_at: float | None = None
 
     @property
@@ -43,9 +48,16 @@ class Ping(ByName):
     def answered(self, box: Box, session: Any, future: Any) -> None:
         """Note how long it took; any answer will do."""
         if self._sent_at is not None:
-            session.latency = monotonic() - self._sent_at
+            self.latency = monotonic() - self._sent_at
             self._sent_at = None
         session.outlet.overlook()
 
     def failed(self, error: RemoteAmpError, session: Any, future: Any) -> None:
         self.answered(Box(), session, future)
+
+
+def ping(session: Session) -> None:
+    """Ask the peer of a conversation whether it is there, unless it was asked and has not answered."""
+    if session.pinging is None:
+        session.pinging = Ping(session)
+    session.pinging.send()

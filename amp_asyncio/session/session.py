@@ -24,13 +24,13 @@ from .life import Pause
 from .locators import may_claim
 from .negotiation import PING, Negotiation, is_extended
 from .outlets import Outlet, SenderOutlet
-from .pinging import Ping
 from .responders import Responders
 from .streams import Streams
 
 if TYPE_CHECKING:
     from ..commands.command import Command
     from .locators import Responder, ResponderLocator
+    from .pinging import Ping
     from .terms import Terms
 
 __all__ = ["Session"]
@@ -55,7 +55,7 @@ class Session:
         negotiation: what the peer has announced; None if it has not, or not yet.
         leaving: whether each side asks only from inside responders now; None if neither does.
         health: whether each service is served, by its name; None for what has no server.
-        latency: how many seconds the last ping took; None before the first one.
+        pinging: asks whether the peer is there; None before the first ping.
         closing: whether only responders may still ask.
         retiring: whether it leaves as soon as the peer can be told, without closing.
         peer_left: is called when the peer has said that it leaves; None if nothing needs to know.
@@ -80,7 +80,6 @@ class Session:
         "guarded",
         "health",
         "interceptors",
-        "latency",
         "leaving",
         "limits",
         "locator",
@@ -90,6 +89,7 @@ class Session:
         "owner",
         "parking",
         "peer_left",
+        "pinging",
         "responders",
         "retiring",
         "sender",
@@ -115,13 +115,12 @@ class Session:
         self.started = self.closing = self.parking = self.watched = False
         # Whether the peer sends no more, so that the connection ends when all is answered.
         self.finishing = False
-        self.extended = False
+        self.extended = self.retiring = False
         self.negotiation: Negotiation | None = None
         self.leaving: Leaving | None = None
-        self.retiring = False
         self.peer_left: Callable[[], None] | None = None
         self.health: Mapping[str, bool] | None = None
-        self.latency: float | None = None
+        self.pinging: Ping | None = None
         self.controls = 0  # How many commands of the peer were answered beside the user's own.
         self._idle: asyncio.Event | None = None
         self.all_lines: Lines | None = None
@@ -154,7 +153,7 @@ class Session:
         self.responders.begin()
         self.calls.begin()
         if self.extended and limits.ping_anyone:
-            self.outlet.keep_alive(Ping(self).send)
+            self.outlet.keep_alive(self)
 
     def receive(self, box: AmpBox) -> None:
         """Take a box to where it belongs.
@@ -238,7 +237,7 @@ class Session:
         """What is known of the peer has changed."""
         self.calls.peer_announced()
         if self.knows(PING):
-            self.outlet.keep_alive(Ping(self).send)
+            self.outlet.keep_alive(self)
         elif not self.limits.ping_anyone:
             self.outlet.keep_alive(None)
         if self.retiring:
