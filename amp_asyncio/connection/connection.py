@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import AmpError, ConnectionLost
@@ -163,7 +162,7 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
     def data_received(self, data: bytes) -> None:
         """Take bytes of the stream; the owner's class may have a filter for them."""
         if self.filters and self.owner is not None:
-            self.inbox.heard_at = perf_counter()  # Also if the filter keeps all of them.
+            self.inbox.heard()  # Also if the filter keeps all of them.
             self.owner.data_received(data)
         else:
             self.inbox.receive(data)

@@ -62,9 +62,7 @@ class Inbox:
         "_afterwards",
         "_connection",
         "_draining",
-        "_log_as",
         "_parser",
-        "_share_ends",
         "_turn_over",
         "heard_at",
         "overlooked",
@@ -79,21 +77,23 @@ class Inbox:
         self.unclaimed: Unclaimed | None = None
         self._connection = connection
         self._parser = _NO_PARSER
-        self._log_as: object = None
         # Whether the transport is gone, so that only the next turn can take back a reason to pause.
         self._draining = False
         self.overlooked = 0
         self.heard_at = 0.0
-        self._share_ends = 0.0  # When the boxes of this turn of the loop have had their share of it.
         # What is to be done when all boxes that came were given out.
         self._afterwards: Callable[[], None] | None = None
         self._turn_over: asyncio.Event | None = None  # Made when somebody waits for that.
 
-    def open(self, parser: BoxParser, log_as: object) -> None:
-        """Begin; `log_as` is what a log line of each box begins with, None to log none."""
+    def open(self, parser: BoxParser) -> None:
+        """Begin."""
         self._parser = parser
-        self._log_as = log_as
         self.heard_at = perf_counter()
+
+    def heard(self) -> None:
+        """Note that a piece of the stream came."""
+        now = perf_counter()
+        self.heard_at = now if now > self.heard_at + _SHARE else self.heard_at
 
     def receive(self, data: bytes | memoryview) -> None:
         """Give out each box that is complete now; bytes that are not AMP abort the connection."""
@@ -107,11 +107,10 @@ class Inbox:
         """Give out boxes until the next one is incomplete, or there is a reason to pause."""
         connection, next_box = self._connection, self._parser.next_box
         outbox, receive = connection.outbox, connection.receiver.receive
-        quota, log_as = _QUOTA, self._log_as
-        if (now := perf_counter()) > self._share_ends:
-            self._share_ends = now + _SHARE
+        quota, log_as, share_ends = _QUOTA, outbox.log_as, self.heard_at + _SHARE
+        if (now := perf_counter()) > share_ends:
             self.heard_at = now
-        share_ends = self._share_ends
+            share_ends = now + _SHARE
         outbox.reading = True
         try:
             while not self.pauses and (box := next_box()) is not None:

@@ -103,7 +103,7 @@ def _configure(connection: Connection, owner: Any) -> None:
     log_as = connection if logger.isEnabledFor(logging.DEBUG) else None
     inbox, outbox = connection.inbox, connection.outbox
     connection.limits = limits
-    inbox.open(BoxParser(limits.max_box_size, version), log_as)
+    inbox.open(BoxParser(limits.max_box_size, version))
     if limits.idle_timeout is not None:
         inbox.silence = Silence(connection, limits.idle_timeout)
     if limits.max_connection_age is not None:
