@@ -31,7 +31,7 @@ from ..wire.costs import PAIR_OVERHEAD, box_cost
 from ..wire.extensions import TIMEOUT
 from .changes import Change
 from .deadlines import milliseconds
-from .negotiation import CANCEL
+from .negotiation import CANCEL, offer
 from .outlets import changeable
 from .questions import Queue, fail, remote_error
 from .running import current
@@ -317,7 +317,7 @@ class Calls:
             if deadline is not None and session.extended:
                 box[TIMEOUT] = milliseconds(max(0.001, deadline - monotonic()))
             if self._offers and not isinstance(asked, Change):
-                offers = session.offer(box, session.limits.max_box_size - size)
+                offers = offer(session, box, session.limits.max_box_size - size)
             table.add(tag, asked, future, size)
         try:
             session.send(box)

@@ -35,6 +35,7 @@ from ..wire.extensions import (
 from .describing import description
 from .leaving import peer_leaves
 from .negotiation import CANCEL as CANCEL_NAME
+from .negotiation import accepted
 
 if TYPE_CHECKING:
     from .session import Session
@@ -47,8 +48,7 @@ _MOST: Final = 1000
 
 
 def _accept(session: Session, box: AmpBox) -> None:
-    if session.negotiation is not None:
-        session.negotiation.accepted(box.get(b"ask"), box.get(b"names", b""))
+    accepted(session, box.get(b"ask"), box.get(b"names", b""))
 
 
 def _cancel(session: Session, box: AmpBox) -> None:

@@ -15,7 +15,7 @@ What was said in the clear does not count any more when TLS has started, and is 
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from ..wire.boxes import ASK, COMMAND, AmpBox
 from ..wire.costs import PAIR_OVERHEAD
@@ -24,7 +24,19 @@ from ..wire.extensions import ACCEPT, OFFER
 if TYPE_CHECKING:
     from .session import Session
 
-__all__ = ["CANCEL", "LEAVE", "NAMES", "PING", "STREAM", "Negotiation", "is_extended"]
+__all__ = [
+    "CANCEL",
+    "LEAVE",
+    "NAMES",
+    "NOTHING",
+    "PING",
+    "STREAM",
+    "Negotiation",
+    "accepted",
+    "is_extended",
+    "offer",
+    "offer_received",
+]
 
 CANCEL: Final = b"cancel"
 LEAVE: Final = b"leave"
@@ -39,13 +51,31 @@ NAMES: Final = b" ".join((CANCEL, LEAVE, _METADATA, PING, STREAM, _TIMEOUT))
 # How many bytes of an offer are looked at.
 _MOST: Final = 1024
 
-_NOBODY: Final[frozenset[bytes]] = frozenset()
+
+class Negotiation(NamedTuple):
+    """What two peers have said about themselves, in one conversation, so far.
+
+    Attributes:
+        peer: the names that the peer knows; none for a peer that has not announced itself.
+        offered: the tag of our offer, until it is accepted.
+        heard: whether the peer has made an offer.
+        forwards: whether the peer forwards the questions of others.
+    """
+
+    peer: frozenset[bytes] = frozenset()
+    offered: bytes | None = None
+    heard: bool = False
+    forwards: bool = False
 
 
-@lru_cache(maxsize=16)
-def _named(names: bytes) -> frozenset[bytes]:
-    """Return the names in an offer: one object for all peers that know the same."""
-    return frozenset(names.split())
+#: What is said when a conversation begins.
+NOTHING: Final = Negotiation()
+
+
+@lru_cache(maxsize=32)
+def _settled(names: bytes, heard: bool) -> Negotiation:
+    """Return what was said when each side knows the other: one object for all conversations."""
+    return Negotiation(frozenset(names.split()), None, heard)
 
 
 def is_extended(owner: Any, sender: Any) -> bool:
@@ -60,56 +90,41 @@ def is_extended(owner: Any, sender: Any) -> bool:
     return owner is sender and overrides.isdisjoint(("ampBoxReceived", "sendBox"))
 
 
-class Negotiation:
-    """What two peers have said about themselves, in one conversation.
+def offer(session: Session, box: AmpBox, room: int) -> bool:
+    """Make our offer with the question in `box`; return False if it has no `room` for that."""
+    tag = box[ASK]
+    offered = b"%b %b" % (tag, NAMES)
+    if len(OFFER) + len(offered) + PAIR_OVERHEAD > room:
+        return False
+    box[OFFER] = offered
+    session.negotiation = session.negotiation._replace(offered=tag)
+    return True
 
-    Attributes:
-        offered: the tag of our offer, until it is accepted.
-        peer: the names that the peer knows; none for a peer that has not announced itself.
-    """
 
-    __slots__ = ("_forwards", "_heard", "_session", "offered", "peer")
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
-        self.peer = _NOBODY
-        self.offered: bytes | None = None
-        self._heard = False  # Whether the peer has made an offer.
-        self._forwards = False  # Whether the peer forwards the questions of others.
-
-    def offer(self, box: AmpBox, room: int) -> bool:
-        """Make our offer with the question in `box`; return False if it has no `room` for that."""
-        tag = box[ASK]
-        offer = b"%b %b" % (tag, NAMES)
-        if len(OFFER) + len(offer) + PAIR_OVERHEAD > room:
-            return False
-        box[OFFER] = offer
-        self.offered = tag
-        return True
-
-    def offer_received(self, offer: bytes, tag: bytes | None) -> None:
-        """Take the offer in the question with this tag, and reply to it."""
-        first, _, names = offer[:_MOST].partition(b" ")
-        if tag is None or first != tag or self._heard:
-            self._forwards = True
-            self._know(_NOBODY)
-            return
-        self._heard = True
-        if self._forwards:
-            return
-        if self.offered is None:
+def offer_received(session: Session, offered: bytes, tag: bytes | None) -> None:
+    """Take the offer of the peer in the question with this tag, and reply to it."""
+    first, _, names = offered[:_MOST].partition(b" ")
+    said = session.negotiation
+    if tag is None or first != tag or said.heard:
+        _change(session, said._replace(peer=NOTHING.peer, forwards=True))
+    elif said.forwards:
+        _change(session, said._replace(heard=True))
+    else:
+        if said.offered is None:
             reply = AmpBox({COMMAND: ACCEPT, b"ask": tag, b"names": NAMES})
-            self._session.send_control(reply)
-        self.offered = None
-        self._know(_named(names))
+            session.send_control(reply)
+        _change(session, _settled(names, True))
 
-    def accepted(self, tag: bytes | None, names: bytes) -> None:
-        """The peer has accepted the offer with this tag."""
-        if tag is not None and tag == self.offered and not self._forwards:
-            self.offered = None
-            self._know(_named(names[:_MOST]))
 
-    def _know(self, names: frozenset[bytes]) -> None:
-        if names != self.peer:
-            self.peer = names
-            self._session.peer_announced()
+def accepted(session: Session, tag: bytes | None, names: bytes) -> None:
+    """The peer has accepted the offer with this tag."""
+    said = session.negotiation
+    if tag is not None and tag == said.offered and not said.forwards:
+        _change(session, _settled(names[:_MOST], said.heard))
+
+
+def _change(session: Session, said: Negotiation) -> None:
+    known = session.negotiation.peer
+    session.negotiation = said
+    if said.peer != known:
+        session.peer_announced()

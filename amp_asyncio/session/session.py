@@ -22,7 +22,7 @@ from .interceptors import Interceptor, Interceptors, checked
 from .leaving import Leaving, leave, retire
 from .life import Pause
 from .locators import may_claim
-from .negotiation import PING, Negotiation, is_extended
+from .negotiation import NOTHING, PING, is_extended
 from .outlets import Outlet, SenderOutlet
 from .responders import Responders
 from .streams import Streams
@@ -52,7 +52,7 @@ class Session:
         started: whether there is a connection, or was one.
         guarded: whether the peer finds only public commands until the owner has an identity for it.
         extended: whether it speaks with peers of this package as such: see `negotiation.py`.
-        negotiation: what the peer has announced; None if it has not, or not yet.
+        negotiation: what both have announced so far.
         leaving: whether each side asks only from inside responders now; None if neither does.
         health: whether each service is served, by its name; None for what has no server.
         pinging: asks whether the peer is there; None before the first ping.
@@ -116,7 +116,7 @@ class Session:
         # Whether the peer sends no more, so that the connection ends when all is answered.
         self.finishing = False
         self.extended = self.retiring = False
-        self.negotiation: Negotiation | None = None
+        self.negotiation = NOTHING
         self.leaving: Leaving | None = None
         self.peer_left: Callable[[], None] | None = None
         self.health: Mapping[str, bool] | None = None
@@ -204,34 +204,19 @@ class Session:
 
     # --- peers of this package ---
 
-    def offer(self, box: AmpBox, room: int) -> bool:
-        """Announce this side with a question; return False if there is no `room` in it for that."""
-        return self._negotiating().offer(box, room)
-
-    def offer_received(self, offer: bytes, tag: bytes | None) -> None:
-        """The peer has announced itself with a question."""
-        self._negotiating().offer_received(offer, tag)
-
-    def _negotiating(self) -> Negotiation:
-        if self.negotiation is None:
-            self.negotiation = Negotiation(self)
-        return self.negotiation
-
     def knows(self, name: bytes) -> bool:
         """Return whether the peer has announced that it knows `name`."""
-        return self.negotiation is not None and name in self.negotiation.peer
+        return name in self.negotiation.peer
 
     def peer_is_known(self) -> bool:
         """Return whether it is known which names the peer knows: none, if it has ignored our offer."""
-        negotiation = self.negotiation
-        if negotiation is None or negotiation.peer:
-            return negotiation is not None
-        return negotiation.offered is not None and negotiation.offered not in self.calls.table.open
+        offered = self.negotiation.offered
+        return self.peer_is_ours or (offered is not None and offered not in self.calls.table.open)
 
     @property
     def peer_is_ours(self) -> bool:
         """Whether the peer has announced itself."""
-        return self.negotiation is not None and bool(self.negotiation.peer)
+        return bool(self.negotiation.peer)
 
     def peer_announced(self) -> None:
         """What is known of the peer has changed."""
@@ -247,8 +232,8 @@ class Session:
 
     def secured(self) -> None:
         """TLS has begun: what was said in the clear does not count any more."""
-        if self.negotiation is not None:
-            self.negotiation = None
+        if self.negotiation is not NOTHING:
+            self.negotiation = NOTHING
             self.peer_announced()
         self.leaving = None
         self.calls.offer()

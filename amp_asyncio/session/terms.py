@@ -16,6 +16,7 @@ from ..wire.costs import PAIR_OVERHEAD, box_cost
 from ..wire.extensions import METADATA, OFFER, TIMEOUT, take_keys
 from .current import NO_METADATA, Call
 from .deadlines import deadline_after, deadline_of, milliseconds
+from .negotiation import offer_received
 
 if TYPE_CHECKING:
     from ..limits import Limits
@@ -110,7 +111,7 @@ def call_received(session: Session, box: AmpBox, pairs: int) -> tuple[Call | Non
             return None, 0
         return Call("answering", box[COMMAND], session.owner, None, NO_METADATA, deadline), 0
     if (offer := box.pop(OFFER, None)) is not None:
-        session.offer_received(offer, box.get(ASK))
+        offer_received(session, offer, box.get(ASK))
     keys = take_keys(box)
     if not keys:
         return None, 0
