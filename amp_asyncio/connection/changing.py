@@ -27,9 +27,24 @@ if TYPE_CHECKING:
     from ..session.outlets import TLSTerms
     from .connection import Connection
 
-__all__ = ["secure", "switch"]
+__all__ = ["UnderWay", "secure", "switch"]
 
 logger = logging.getLogger("amp_asyncio")
+
+
+class UnderWay:
+    """A change that is under way.
+
+    Attributes:
+        secures: whether it is StartTLS.
+        closes: whether the connection is to be closed when it is done.
+    """
+
+    __slots__ = ("closes", "secures")
+
+    def __init__(self, secures: bool) -> None:
+        self.secures = secures
+        self.closes = False
 
 
 def secure(connection: Connection, terms: TLSTerms, done: Callable[[Exception | None], None]) -> None:

@@ -23,11 +23,12 @@ from ..tls.failures import certificate_error
 from ..transports.cutting import cut
 from ..wire.boxes import AmpBox
 from . import changing
-from .ending import Age, Linger, PeerEnd, peer_ended
+from .ending import Linger, PeerEnd, peer_ended
 from .inbox import Inbox
 from .keepalive import Keepalive, keep_alive
 from .peers import peer_of
 from .starting import hook
+from .timers import Timer
 
 if TYPE_CHECKING:
     from ..session.outlets import TLSTerms
@@ -65,10 +66,8 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         filters: whether the owner's class overrides what is done for each piece of the stream.
         intercepts: whether it overrides what is done for each box that is sent.
         keepalive: what sees whether the peer is there; None if nothing does.
-        age: what closes the connection when it is old; None for any age.
         peer_end: what ends the connection when its peer has closed its side and gets no more answers.
         seen_as: the peer's address, if a proxy has said it; None for that of the transport.
-        securing: whether the change that is under way is StartTLS.
         seen: who is at the other end, if somebody has asked; forgotten when TLS starts.
         served: tells its server that it is gone; None if it has none.
         peer_finished: whether the peer has closed its side.
@@ -78,12 +77,11 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
     """
 
     __slots__ = (
+        "_change",
         "_class",
         "_closed",
-        "_finish_when_settled",
-        "_linger",
+        "_timers",
         "adopts",
-        "age",
         "buffer",
         "ended_by",
         "error",
@@ -101,7 +99,6 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         "peer_end",
         "peer_finished",
         "receiver",
-        "securing",
         "seen",
         "seen_as",
         "served",
@@ -126,7 +123,7 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         self.transport: asyncio.Transport | None = None
         self.inner: asyncio.BaseProtocol | None = None
         self.host_certificate: PrivateCertificate | None = None
-        self.securing = self.peer_finished = False
+        self.peer_finished = False
         self.error: Exception | None = None
         self.ended_by: Exception | None = None
         self.served: Callable[[Connection], None] | None = None
@@ -134,13 +131,12 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         self.where = "not connected"
         self.seen_as: Any = None
         self.adopts = self.filters = self.intercepts = self.takes_bytes = False
-        self._finish_when_settled = False
+        self._change: changing.UnderWay | None = None
         self._closed: asyncio.Event | None = None  # Made when somebody waits for the end.
-        self._linger: Linger | None = None
+        self._timers: tuple[Timer, ...] = ()
         self.seen: Peer | None = None
         self.peer_end: PeerEnd | None = None
         self.keepalive: Keepalive | None = None
-        self.age: Age | None = None
 
     def happen(self, event: Event) -> None:
         """Change the state; nothing else does. `RuntimeError` if that cannot happen."""
@@ -245,7 +241,7 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         """Whether the connection has TLS, or is about to."""
         transport = self.transport
         has_tls = transport is not None and transport.get_extra_info("sslcontext") is not None
-        return has_tls or self.securing
+        return has_tls or (self._change is not None and self._change.secures)
 
     @property
     def peer(self) -> Peer:
@@ -260,14 +256,14 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
     def lock(self, securing: bool) -> None:
         """Write what was sent, and keep all later boxes until the change is done or refused."""
         self.happen(Event.CHANGE)
-        self.securing = securing
+        self._change = changing.UnderWay(securing)
         self.outbox.lock(securing)
         self.receiver.hold()
 
     def settle(self, secured: bool = False) -> None:
         """Send the boxes that were kept, in order, and go on: secured by TLS, or not, if refused."""
         self.happen(Event.SETTLED)
-        self.securing = False
+        change, self._change = self._change, None
         if self.state is not State.OPEN:
             return
         self.outbox.unlock()
@@ -275,7 +271,7 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
             self.receiver.secured()
             # Before the questions that waited are sent: one of them may be the next change.
             self.resume_reading(Pause.TAKEN)
-        if self._finish_when_settled:
+        if change is not None and change.closes:
             self.finish_writing()
         else:
             self.release()
@@ -341,10 +337,12 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         """Drop what still comes."""
         self.inbox.close()
         self.keep_alive(None)
-        timers = (self._linger, self.inbox.silence, self.inbox.unclaimed, self.peer_end, self.age)
-        for timer in timers:
-            if timer is not None:
-                timer.cancel()
+        for timer in self._timers:
+            timer.cancel()
+
+    def cancel_at_end(self, timer: Timer) -> None:
+        """Cancel a timer when what still comes is dropped, and when the connection is gone."""
+        self._timers += (timer,)
 
     def forget(self) -> None:
         """Forget the owner, so that it is freed when its last user has dropped it."""
@@ -363,16 +361,16 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         if self.transport is None:
             return
         if self.state is State.CHANGING:
-            if not self._finish_when_settled:
-                self._finish_when_settled = True
-                self._linger = Linger.until_settled(self)
+            if self._change is not None and not self._change.closes:
+                self._change.closes = True
+                self.cancel_at_end(Linger.until_settled(self))
         elif self.state is State.OPEN:
             self.receiver.send_rest()
             self.outbox.flush()
             self._finish()
             # Unread bytes would make the kernel reset the connection, and TLS could not say goodbye.
             self.read(True)
-            self._linger = Linger.after_last_byte(self, self.transport)
+            self.cancel_at_end(Linger.after_last_byte(self, self.transport))
 
     def _finish(self) -> None:
         self.happen(Event.FINISH)

@@ -195,6 +195,7 @@ def peer_ended(connection: Connection) -> bool:
         ours = connection.receiver.peer_is_ours
         if is_open and transport.can_write_eof() and connection.receiver.is_session and not ours:
             connection.peer_end = PeerEnd(connection, connection.limits.eof_timeout)
+            connection.cancel_at_end(connection.peer_end)
         connection.inbox.when_given_out(partial(_boxes_ended, connection))
     return connection.peer_end is not None and connection.state is State.OPEN
 

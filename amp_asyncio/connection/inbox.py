@@ -176,6 +176,7 @@ class Inbox:
         if exchange.unclaimed:
             if self.unclaimed is None:
                 self.unclaimed = Unclaimed(connection, exchange)
+                connection.cancel_at_end(self.unclaimed)
             self.unclaimed.watch()
 
     # --- pausing ---

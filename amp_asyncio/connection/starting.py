@@ -106,8 +106,9 @@ def _configure(connection: Connection, owner: Any) -> None:
     inbox.open(BoxParser(limits.max_box_size, version))
     if limits.idle_timeout is not None:
         inbox.silence = Silence(connection, limits.idle_timeout)
+        connection.cancel_at_end(inbox.silence)
     if limits.max_connection_age is not None:
-        connection.age = Age(connection, limits.max_connection_age)
+        connection.cancel_at_end(Age(connection, limits.max_connection_age))
     outbox.version = version
     outbox.max_box_size = limits.max_box_size
     outbox.log_as = log_as

@@ -84,7 +84,6 @@ class Outbox:
         "_drained",
         "_ending",
         "_locked",
-        "_parcels",
         "_pieces",
         "_transport",
         "_turn",
@@ -109,7 +108,6 @@ class Outbox:
         self.max_box_size: int | None = None
         self.log_as: object = None
         self._pieces: list[bytes] | None = None  # An empty list would take memory.
-        self._parcels = False  # Whether one of the pieces is a parcel.
         self._turn = False  # Whether the first box of a turn has left.
         self._ending = False  # Whether the loop will say when that turn ends.
         self._locked = False  # Whether nothing may leave, because the connection is being changed.
@@ -190,8 +188,6 @@ class Outbox:
                 self._pieces = [data]
             else:
                 self._pieces.append(data)
-            if type(data) is _Parcel:
-                self._parcels = True
             self.size += len(data)
             if self.size >= _FULL:
                 self.flush()
@@ -217,14 +213,14 @@ class Outbox:
             return
         pieces, self._pieces = self._pieces, None
         self.size = 0
-        if self._parcels:
-            self._parcels = False
+        if self.exchange is not None:  # One of them may be a parcel.
             self._write_parcels(pieces)
         else:
             self._transport.write(b"".join(pieces))
 
     def _write_parcels(self, pieces: Iterable[bytes]) -> None:
         """Write the pieces, each descriptor before the first byte of its piece."""
+        assert self.exchange is not None, "it has given them"
         together: list[bytes] = []
         for piece in pieces:
             if type(piece) is _Parcel:
@@ -232,7 +228,6 @@ class Outbox:
                     self._transport.write(b"".join(together))
                 for descriptor in piece.descriptors:
                     self._transport.send_descriptor(descriptor)
-                assert self.exchange is not None, "it has given them"
                 self.exchange.passed(len(piece.descriptors), piece.answers)
                 together = [bytes(piece)]
             else:
