@@ -13,7 +13,8 @@ from ..commands.streams import Stream
 from ..errors import shortened
 from ..wire.boxes import AmpBox
 from ..wire.extensions import DESCRIBE, HEALTH, STREAM
-from .terms import Terms
+from .deadlines import deadline_after
+from .terms import NO_PAIRS, Terms, pairs_of
 
 if TYPE_CHECKING:
     from .session import Session
@@ -30,16 +31,19 @@ def ask(
     metadata: Mapping[str, str] | None = None,
 ) -> asyncio.Future[Any]:
     """Ask `question`, and return the future of its answer; raises as `callRemote` does."""
-    terms = Terms(session.limits, timeout, metadata) if metadata or timeout is not None else None
+    deadline = deadline_after(timeout)
+    pairs = pairs_of(metadata, session.limits.max_metadata) if metadata else NO_PAIRS
     definition = question.__amp__
     template = definition.question_template
     future: Any = None
     if template is not None:
         values: Any = question.__dict__
-        future = session.calls.ask_at_once(template, definition, values, terms)
+        future = session.calls.ask_at_once(template, definition, values, deadline, pairs)
     elif definition.template is not None:
-        future = session.calls.ask_at_once(definition.template, definition, question.structured, terms)
+        values = question.structured
+        future = session.calls.ask_at_once(definition.template, definition, values, deadline, pairs)
     if future is None:
+        terms = Terms(session.limits, timeout, metadata) if metadata or timeout is not None else None
         with asked_on(question, terms):
             future = question._doCommand(session.owner or _Forgotten(session))
     asked: asyncio.Future[Any] = future

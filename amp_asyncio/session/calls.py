@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Mapping
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -37,7 +38,7 @@ from .questions import Queue, fail, remote_error
 from .running import current
 from .streams import STREAMS_ARE_OPEN
 from .table import NO_TABLE, Table
-from .terms import TIMEOUT_COST, Terms, deadline_for, suffix
+from .terms import NO_PAIRS, TIMEOUT_COST, Terms, deadline_for, suffix
 
 if TYPE_CHECKING:
     from .session import Session
@@ -160,22 +161,26 @@ class Calls:
         template: Template,
         asked: Definition,
         objects: dict[str, Any],
-        terms: Terms | None = None,
+        given: float | None = None,
+        metadata: Mapping[bytes, bytes] = NO_PAIRS,
     ) -> _AnyFuture | None:
-        """Ask without making a box; return None if a box is needed, and nothing was sent."""
+        """Ask without making a box; return None if a box is needed, and nothing was sent.
+
+        `given` is the deadline that the caller has given, and `metadata` are pairs of the box.
+        """
         if not self.ready:
             return None
         running, responders = current.get(), self._session.responders
         inside = running is not None or responders.desk.now is not None
         deadline, more, beyond = None, b"", 0
-        if inside or terms is not None or self._default is not None:
+        if inside or given is not None or self._default is not None or metadata:
             asking = responders.call_of_asker(running) if inside else None
-            deadline = deadline_for(terms, asking, self._default)
+            deadline = deadline_for(given, asking, self._default)
             left = None if deadline is None else deadline - monotonic()
             if left is not None and left <= 0:
                 return None
-            if (left is not None or terms is not None) and self._session.extended:
-                more, beyond = suffix(terms, left)
+            if self._session.extended:
+                more, beyond = suffix(left, metadata)
         # Reserved before the arguments are encoded: what encodes them may ask something itself.
         self._counter = number = self._counter + 1
         tag = b"%x" % number
@@ -206,7 +211,10 @@ class Calls:
         if table.tells and not table.watches:
             table.watch_soon()
         if deadline is not None:
-            table.end_at(future, deadline)
+            if (deadlines := table.deadlines) is not None and deadline >= deadlines.due:
+                deadlines.times[future] = deadline  # (What `add` does, without a call.)
+            else:
+                table.end_at(future, deadline)
         if inside:
             responders.asked(future)
         return future
@@ -267,7 +275,7 @@ class Calls:
         except BaseException:
             drop(box)
             if self.table.deadlines is not None:
-                self.table.deadlines.remove(future)
+                self.table.deadlines.times.pop(future, None)
             raise
         responders.asked(future, waits)
         return future
@@ -277,7 +285,7 @@ class Calls:
         if asked is None or (terms is None and isinstance(asked, Change)):
             return None
         asking = self._session.responders.call_of_asker(current.get())
-        return deadline_for(terms, asking, self._default)
+        return deadline_for(None if terms is None else terms.deadline, asking, self._default)
 
     def ask_beside(self, box: AmpBox, asked: ByName) -> None:
         """Ask what the user does not: it passes window and backlog, and only `asked` waits for it."""
@@ -313,9 +321,9 @@ class Calls:
         table, offers = self.table if asked is None else self._made_table(), False
         if asked is not None:
             box[ASK] = tag
-            deadline = table.deadlines.get(future) if table.deadlines is not None else None
+            deadline = table.deadlines.times.get(future) if table.deadlines is not None else None
             if deadline is not None and session.extended:
-                box[TIMEOUT] = milliseconds(max(0.001, deadline - monotonic()))
+                box[TIMEOUT] = b"%d" % milliseconds(max(0.001, deadline - monotonic()))
             if self._offers and not isinstance(asked, Change):
                 offers = offer(session, box, session.limits.max_box_size - size)
             table.add(tag, asked, future, size)

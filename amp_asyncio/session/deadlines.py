@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Hashable
-from math import ceil, inf, isnan
+from math import ceil, inf
 from time import monotonic
 from typing import Any, Final, Generic, TypeVar
 
@@ -28,77 +28,76 @@ _FAR: Final = 86_400.0
 
 # The longest time that a peer may name, in digits of milliseconds: a longer one is ignored.
 _DIGITS: Final = 15
+_LONGEST: Final = 10**_DIGITS - 1
 
 
 class Deadlines(Generic[_K]):
-    """The deadlines of one kind; `over` is called with each key whose time has passed."""
+    """The deadlines of one kind; `over` is called with each key whose time has passed.
 
-    __slots__ = ("_due", "_over", "_timer", "_times")
+    Attributes:
+        times: when each is. What ends before that is removed from here.
+        due: when they are looked at; one that is not earlier may be put into `times`.
+    """
+
+    __slots__ = ("_over", "_timer", "due", "times")
 
     def __init__(self, over: Callable[[_K], None]) -> None:
         self._over = over
-        self._times: dict[_K, float] = {}
+        self.times: dict[_K, float] = {}
         self._timer: Alarm | None = None
-        self._due = inf  # When the timer looks; never, if there is none.
+        self.due = inf  # When the timer looks; never, if there is none.
 
     def add(self, key: _K, deadline: float) -> None:
         """Call `over` with this key at its deadline."""
-        self._times[key] = deadline
-        if deadline < self._due:
+        self.times[key] = deadline
+        if deadline < self.due:
             self._set(deadline, monotonic())
-
-    def get(self, key: _K) -> float | None:
-        """Return the deadline of a key, or None."""
-        return self._times.get(key)
-
-    def remove(self, key: _K) -> None:
-        """Forget a key; it may be forgotten already."""
-        self._times.pop(key, None)
 
     def _set(self, due: float, now: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._due = due
+        self.due = due
         delay = min(max(0.0, due - now), _FAR)
         self._timer = call_later(asyncio.get_running_loop(), delay, self._look)
 
     def _look(self) -> None:
         self._timer = None
-        self._due = inf
+        self.due = inf
         now = monotonic()
-        over = [key for key, deadline in self._times.items() if deadline <= now]
-        for key in sorted(over, key=self._times.__getitem__):
+        over = [key for key, deadline in self.times.items() if deadline <= now]
+        for key in sorted(over, key=self.times.__getitem__):
             # (One of them may end another.)
-            if self._times.pop(key, None) is not None:
+            if self.times.pop(key, None) is not None:
                 self._over(key)
-        if self._times and self._timer is None:
-            self._set(max(min(self._times.values()), now + _PAUSE * len(self._times)), now)
+        if self.times and self._timer is None:
+            self._set(max(min(self.times.values()), now + _PAUSE * len(self.times)), now)
 
     def end(self) -> None:
         """Forget all of them."""
-        self._times.clear()
+        self.times.clear()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-            self._due = inf
+            self.due = inf
 
 
 def deadline_after(timeout: Any) -> float | None:
-    """Return the deadline of a call that has `timeout` seconds; None for infinite ones.
+    """Return the deadline of a call that has `timeout` seconds; None if that is None.
 
     Raises `TypeError` for what is not a number, and `ValueError` for one that cannot be a time.
     """
-    if not isinstance(timeout, int | float):
+    if timeout is None:
+        return None
+    if not isinstance(timeout, (int, float)):  # noqa: UP038: a union would be made for each call
         raise TypeError(f"a timeout is a number of seconds, or None, not {timeout!r}")
-    if isnan(timeout) or timeout < 0:
+    if not timeout >= 0:  # It may be no number.
         raise ValueError(f"a timeout cannot be {timeout!r}")
-    deadline = monotonic() + timeout
-    return None if deadline == inf else deadline
+    return monotonic() + timeout
 
 
-def milliseconds(left: float) -> bytes:
+def milliseconds(left: float) -> int:
     """Return what a peer is told of a deadline that is so many seconds ahead."""
-    return b"%d" % min(ceil(left * 1000), 10**_DIGITS - 1)
+    return min(ceil(left * 1000), _LONGEST)
 
 
 def deadline_of(value: bytes) -> float | None:

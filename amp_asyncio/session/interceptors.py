@@ -210,7 +210,7 @@ class _Question:
             return None
         terms = Terms(self._session.limits, None, self.call.metadata)
         if given is not None:
-            terms.given, terms.deadline = given.given, given.deadline
+            terms.deadline = given.deadline
         return terms
 
     def forget(self) -> None:

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Awaitable
 from contextvars import copy_context
 from functools import partial
+from time import monotonic
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -146,7 +147,8 @@ class Responders:
         else:
             pairs, keys, apart = 0, _NO_KEYS, getattr(responder, "changes_connection", False)
         # Most commands have the pairs that their definition says, and no others but perhaps a timeout.
-        if extended and len(box) != pairs and not keys.issuperset(box):
+        more = len(box) - pairs
+        if extended and more and (more == 1 or not keys.issuperset(box)):
             if isinstance(responder, StreamResponder):
                 responder.credit = box.pop(STREAM, None)
             try:
@@ -209,7 +211,7 @@ class Responders:
                     return None
                 if in_lists:
                     session.end_turn()
-        if call is not None and call.remaining() == 0:
+        if call is not None and call.deadline is not None and call.deadline <= monotonic():
             answers.refuse(session, box[COMMAND], box.get(ASK), responder, overdue())
             return None
         if session.interceptors is not None and not is_refusal(responder):

@@ -52,7 +52,7 @@ class Stopping:
         """A responder has ended."""
         if running.tag is not None and self._tasks.get(running.tag) is task:
             del self._tasks[running.tag]
-        self._deadlines.remove(task)
+        self._deadlines.times.pop(task, None)
 
     def cancel(self, tag: bytes) -> bool:
         """Cancel the responder with this tag; return whether there is one."""

@@ -128,7 +128,7 @@ class Table:
         if self._told is not None and future.done():
             self._told.discard(tag)
         if self.deadlines is not None:
-            self.deadlines.remove(future)
+            self.deadlines.times.pop(future, None)
         return asked, future
 
     # --- those whose callers have given up ---

@@ -7,7 +7,10 @@ wanted any more when that is cancelled.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
+from math import inf
 from time import monotonic
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from ..errors import BadArguments
@@ -22,9 +25,20 @@ if TYPE_CHECKING:
     from ..limits import Limits
     from .session import Session
 
-__all__ = ["TIMEOUT_COST", "Terms", "call_received", "deadline_for", "suffix"]
+__all__ = [
+    "NO_PAIRS",
+    "TIMEOUT_COST",
+    "Terms",
+    "call_received",
+    "deadline_for",
+    "pairs_of",
+    "suffix",
+]
 
 _PREFIX: Final = len(METADATA)
+
+#: No metadata.
+NO_PAIRS: Final[Mapping[bytes, bytes]] = MappingProxyType({})
 
 # What a pair counts beyond its bytes: the lengths in it are not counted.
 _BEYOND: Final = PAIR_OVERHEAD - 4
@@ -37,26 +51,24 @@ class Terms:
     """What the caller has said about one question.
 
     Attributes:
-        deadline: when its caller stops waiting; None for no timeout.
-        given: whether the caller has said anything about the time.
+        deadline: when its caller stops waiting; infinity for never, None if the caller says nothing.
         metadata: its metadata, as pairs of its box.
     """
 
-    __slots__ = ("deadline", "given", "metadata")
+    __slots__ = ("deadline", "metadata")
 
     def __init__(
         self, limits: Limits, timeout: float | None, metadata: Mapping[str, str] | None
     ) -> None:
-        self.given = timeout is not None
-        self.deadline = None if timeout is None else deadline_after(timeout)
-        self.metadata = _pairs(metadata, limits.max_metadata) if metadata else {}
+        self.deadline = deadline_after(timeout)
+        self.metadata = pairs_of(metadata, limits.max_metadata) if metadata else NO_PAIRS
 
     def named(self) -> dict[str, str]:
         """Return the metadata by its names."""
         return {key[_PREFIX:].decode(): value.decode() for key, value in self.metadata.items()}
 
 
-def _pairs(metadata: Mapping[str, str], most: int) -> dict[bytes, bytes]:
+def pairs_of(metadata: Mapping[str, str], most: int) -> dict[bytes, bytes]:
     """Return the pairs of metadata; `TypeError` or `ValueError` for metadata that cannot be sent."""
     pairs: dict[bytes, bytes] = {}
     size = 0
@@ -75,10 +87,14 @@ def _pairs(metadata: Mapping[str, str], most: int) -> dict[bytes, bytes]:
     return pairs
 
 
-def deadline_for(terms: Terms | None, asking: Call | None, default: float | None) -> float | None:
-    """Return the deadline of a question; `asking` is the call whose responder asks it, if one does."""
-    if terms is not None and terms.given:
-        deadline = terms.deadline
+def deadline_for(given: float | None, asking: Call | None, default: float | None) -> float | None:
+    """Return the deadline of a question; None for no timeout.
+
+    `given` is that of its caller, `default` the timeout of those that give none, and `asking` the call
+    whose responder asks it, if one does.
+    """
+    if given is not None:
+        deadline = given if given != inf else None
     else:
         deadline = None if default is None else monotonic() + default
     if asking is not None:
@@ -88,15 +104,20 @@ def deadline_for(terms: Terms | None, asking: Call | None, default: float | None
     return deadline
 
 
-def suffix(terms: Terms | None, left: float | None) -> tuple[bytes, int]:
+def suffix(left: float | None, metadata: Mapping[bytes, bytes]) -> tuple[bytes, int]:
     """Return the pairs of a question about its terms as bytes, and what they count beyond these."""
-    if left is not None and (terms is None or not terms.metadata):
-        value = milliseconds(left)
-        return b"\0\x08_timeout\0%c%b" % (len(value), value), _BEYOND
-    pairs = [] if left is None else [(TIMEOUT, milliseconds(left))]
-    pairs += () if terms is None else terms.metadata.items()
+    if not metadata:
+        return (b"", 0) if left is None else (_timeout(milliseconds(left)), _BEYOND)
+    pairs = [] if left is None else [(TIMEOUT, b"%d" % milliseconds(left))]
+    pairs += metadata.items()
     data = [b"\0%c%b%b%b" % (len(key), key, len(value).to_bytes(2), value) for key, value in pairs]
     return b"".join(data), len(data) * _BEYOND
+
+
+@lru_cache(maxsize=64)  # Most calls have one of a few timeouts.
+def _timeout(left: int) -> bytes:
+    value = b"%d" % left
+    return b"\0\x08_timeout\0%c%b" % (len(value), value)
 
 
 def call_received(session: Session, box: AmpBox, pairs: int) -> tuple[Call | None, int]:
