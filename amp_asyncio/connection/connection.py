@@ -64,7 +64,6 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         buffer: where the transport puts what it has read.
         adopts: whether the owner may put another transport in place of the one that it was given.
         filters: whether the owner's class overrides what is done for each piece of the stream.
-        intercepts: whether it overrides what is done for each box that is sent.
         keepalive: what sees whether the peer is there; None if nothing does.
         peer_end: what ends the connection when its peer has closed its side and gets no more answers.
         seen_as: the peer's address, if a proxy has said it; None for that of the transport.
@@ -89,7 +88,6 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         "host_certificate",
         "inbox",
         "inner",
-        "intercepts",
         "keepalive",
         "limits",
         "lines",
@@ -130,7 +128,7 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         self._class = type(owner)
         self.where = "not connected"
         self.seen_as: Any = None
-        self.adopts = self.filters = self.intercepts = self.takes_bytes = False
+        self.adopts = self.filters = self.takes_bytes = False
         self._change: changing.UnderWay | None = None
         self._closed: asyncio.Event | None = None  # Made when somebody waits for the end.
         self._timers: tuple[Timer, ...] = ()
@@ -186,7 +184,7 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
 
     def post(self, box: AmpBox) -> None:
         """Send a box; the owner's class may want to see it."""
-        if self.intercepts and self.owner is not None:
+        if "sendBox" in self._class.__amp_overrides__ and self.owner is not None:
             self.owner.sendBox(box)
         else:
             self.outbox.send_box(box)
@@ -223,7 +221,8 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
 
     def overlook(self) -> None:
         """Let the box that was given out last be no sign of work: it is a ping, or its answer."""
-        self.inbox.overlooked += 1
+        if self.inbox.silence is not None:
+            self.inbox.silence.overlook()
 
     def keep_alive(self, session: Session | None) -> None:
         """Have `session` ask whether the peer is there when nothing comes; None to do so no more."""

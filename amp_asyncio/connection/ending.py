@@ -83,18 +83,25 @@ class Silence(Timer):
         self._connection = connection
         self._timeout = timeout
         self._progress = 0
-        self.heard()
+        self._overlooked = 0
+        self._heard_at = self._loop.time()
         self.later(timeout, self._look)
 
-    def heard(self) -> None:
-        """Note that a box came."""
-        self._heard_at = self._loop.time()
+    def overlook(self) -> None:
+        """Let the box that was given out last be no sign of work."""
+        self._overlooked += 1
+
+    def heard(self, boxes: int) -> None:
+        """Note that so many boxes were given out."""
+        if boxes > self._overlooked:
+            self._heard_at = self._loop.time()
+        self._overlooked = 0
 
     def _look(self) -> None:
         progress = self._connection.receiver.progress()
         if self._connection.is_busy() or progress != self._progress:
             self._progress = progress
-            self.heard()
+            self._heard_at = self._loop.time()
         left = self._heard_at + self._timeout - self._loop.time()
         if left > 0:
             self.later(left, self._look)

@@ -17,7 +17,7 @@ from ..commands.definitions import ENDING, raisable
 from ..commands.exchange import Exchange
 from ..descriptors import discard
 from ..errors import AmpError, ConnectionLost, shortened
-from ..session.life import Pause
+from ..session.life import Pause, State
 from ..wire.parser import BoxParser
 from .ending import Unclaimed
 
@@ -53,7 +53,6 @@ class Inbox:
         pauses: why none are given out.
         heard_at: when a piece of the stream came last that could be read at once, or the time in which
             it is one of several, on the clock of `perf_counter`; before the first one, when it began.
-        overlooked: how many boxes of the piece that is being read do not count as work.
         silence: is told when boxes came; None if that does not matter.
         unclaimed: closes descriptors that no box names; None before the first one came.
     """
@@ -61,11 +60,9 @@ class Inbox:
     __slots__ = (
         "_afterwards",
         "_connection",
-        "_draining",
         "_parser",
         "_turn_over",
         "heard_at",
-        "overlooked",
         "pauses",
         "silence",
         "unclaimed",
@@ -77,9 +74,6 @@ class Inbox:
         self.unclaimed: Unclaimed | None = None
         self._connection = connection
         self._parser = _NO_PARSER
-        # Whether the transport is gone, so that only the next turn can take back a reason to pause.
-        self._draining = False
-        self.overlooked = 0
         self.heard_at = 0.0
         # What is to be done when all boxes that came were given out.
         self._afterwards: Callable[[], None] | None = None
@@ -135,21 +129,15 @@ class Inbox:
         finally:
             outbox.reading = False
             outbox.flush()
-        if self.overlooked or self.silence is not None:
-            self._hear(_QUOTA - quota)
+        if self.silence is not None:
+            self.silence.heard(_QUOTA - quota)
         if self._turn_over is not None and Pause.TURN not in self.pauses:
             self._turn_over.set()
         if self._afterwards is not None:
-            drained = self._draining and Pause.TURN not in self.pauses
+            drained = self._is_draining() and Pause.TURN not in self.pauses
             if drained or not self.pauses:
                 afterwards, self._afterwards = self._afterwards, None
                 afterwards()
-
-    def _hear(self, boxes: int) -> None:
-        """So many boxes were given out."""
-        overlooked, self.overlooked = self.overlooked, 0
-        if self.silence is not None and boxes > overlooked:
-            self.silence.heard()
 
     def _rest(self) -> None:
         """Leave the rest of this turn to the other connections, and go on after them."""
@@ -183,7 +171,7 @@ class Inbox:
 
     def pause(self, reason: Pause) -> None:
         """Give out no box after the one that was given out last."""
-        if not self._draining or reason not in _ENDING:
+        if reason not in _ENDING or not self._is_draining():
             self.pauses |= {reason}
             self._connection.read(False)
 
@@ -210,6 +198,10 @@ class Inbox:
         """Whether what came ends in the middle of a box."""
         return self._parser.in_box
 
+    def _is_draining(self) -> bool:
+        """Return whether the transport is gone: only the next turn can take back a reason to pause."""
+        return self._connection.state is State.DRAINING
+
     def is_over(self) -> bool:
         """Return whether what comes is dropped."""
         return Pause.OVER in self.pauses
@@ -227,7 +219,6 @@ class Inbox:
 
     def drain(self, callback: Callable[[], None]) -> None:
         """Do the same when the transport is gone, which takes back the reasons that it ends."""
-        self._draining = True
         self._afterwards = callback
         for reason in self.pauses & _ENDING:
             self.resume(reason)

@@ -114,8 +114,7 @@ def _configure(connection: Connection, owner: Any) -> None:
     outbox.log_as = log_as
     overrides = type(owner).__amp_overrides__
     connection.filters = "data_received" in overrides
-    connection.intercepts = "sendBox" in overrides
-    connection.takes_bytes = log_as is None and not connection.intercepts
+    connection.takes_bytes = log_as is None and "sendBox" not in overrides
 
 
 def hook(connection: Connection, name: str, *arguments: Any) -> None:

@@ -22,6 +22,7 @@ from ..limits import Limits
 from ..logs import Lines
 from ..session.interceptors import Interceptor
 from ..session.leaving import retire
+from ..session.service import Service
 from ..tls.alerts import Alerts
 from ..transports.cutting import cut
 from ..transports.listening import Listener
@@ -54,7 +55,7 @@ class Acceptor:
         carries: whether the connections carry descriptors.
         lines: writes the log lines that clients can cause by connecting.
         listener: accepts the connections.
-        health: whether each service is served, by its name.
+        service: what the conversations have in common.
     """
 
     listener: Listener
@@ -89,10 +90,9 @@ class Acceptor:
         self.shaking: set[asyncio.Task[None]] = set()
         self.closed = False
         self.lines = Lines()
-        self.health: dict[str, bool] = {}
         self._leaving = False
         # One client may open many connections, so their conversations have a limit together.
-        self._all_lines = Lines(at_once=200, per_second=20)
+        self.service = Service(Lines(at_once=200, per_second=20))
         self._gone = self._end  # Made once, and not for each connection.
 
     # --- from a socket to a connection ---
@@ -189,8 +189,7 @@ class Acceptor:
             amp = self._factory()
             connection = connection_of(amp)
             connection.lines = self.lines
-            amp.__amp__.all_lines = self._all_lines
-            amp.__amp__.health = self.health
+            amp.__amp__.service = self.service
             amp.__amp__.retiring = self._leaving
             connection.served = self._gone
             connection.seen_as = seen_as

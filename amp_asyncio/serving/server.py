@@ -87,7 +87,7 @@ class Server(Generic[_A]):
 
         Who asks without a name learns whether all of them are.
         """
-        return self._acceptor.health
+        return self._acceptor.service.health
 
     @property
     def ssl(self) -> SSLContext | None:

@@ -67,7 +67,7 @@ def _ping(session: Session, box: AmpBox) -> None:
 
 def _health(session: Session, box: AmpBox) -> None:
     service = box.get(b"service")
-    known = session.health or {}
+    known = session.service.health
     if service is None:
         serves = all(known.values())
     else:

@@ -59,7 +59,8 @@ def leave(session: Session) -> None:
 def peer_leaves(session: Session) -> None:
     """The peer asks only from inside responders now, and so does this side."""
     if session.knows(KNOWS):
-        session.closing = session.watched = True
+        session.closing = True
+        session.watch()
         session.calls.update()
         leave(session)
         assert session.leaving is not None

@@ -9,7 +9,7 @@ decided when the conversation is over.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import AmpError, ConnectionLost, NoEmptyBoxes, ProtocolSwitched, shortened
@@ -25,6 +25,7 @@ from .locators import may_claim
 from .negotiation import NOTHING, PING, is_extended
 from .outlets import Outlet, SenderOutlet
 from .responders import Responders
+from .service import NO_SERVICE
 from .streams import Streams
 
 if TYPE_CHECKING:
@@ -48,26 +49,23 @@ class Session:
         limits: how much may be under way.
         around: the interceptors that `serve` or `connect` was given, outside of those of the owner.
         interceptors: surrounds each call; None if there are none.
-        all_lines: the log lines of all conversations of a server, of which this is one.
         started: whether there is a connection, or was one.
         guarded: whether the peer finds only public commands until the owner has an identity for it.
         extended: whether it speaks with peers of this package as such: see `negotiation.py`.
         negotiation: what both have announced so far.
         leaving: whether each side asks only from inside responders now; None if neither does.
-        health: whether each service is served, by its name; None for what has no server.
+        service: what it has in common with the other conversations of its server.
         pinging: asks whether the peer is there; None before the first ping.
         closing: whether only responders may still ask.
         retiring: whether it leaves as soon as the peer can be told, without closing.
         peer_left: is called when the peer has said that it leaves; None if nothing needs to know.
         parking: whether the peer's commands wait, unless a question of ours is open.
-        watched: whether somebody waits until all is done.
+        watched: what waits until all is done; None while nothing does.
     """
 
     __slots__ = (
-        "_idle",
         "_lines",
         "_streams",
-        "all_lines",
         "around",
         "box_receiver",
         "calls",
@@ -76,9 +74,7 @@ class Session:
         "closing",
         "controls",
         "extended",
-        "finishing",
         "guarded",
-        "health",
         "interceptors",
         "leaving",
         "limits",
@@ -93,6 +89,7 @@ class Session:
         "responders",
         "retiring",
         "sender",
+        "service",
         "started",
         "watched",
     )
@@ -112,18 +109,15 @@ class Session:
         self.guarded = False
         self.around: tuple[Interceptor, ...] = ()
         self.interceptors: Interceptors | None = None
-        self.started = self.closing = self.parking = self.watched = False
-        # Whether the peer sends no more, so that the connection ends when all is answered.
-        self.finishing = False
+        self.started = self.closing = self.parking = False
+        self.watched: Watched | None = None
         self.extended = self.retiring = False
         self.negotiation = NOTHING
         self.leaving: Leaving | None = None
         self.peer_left: Callable[[], None] | None = None
-        self.health: Mapping[str, bool] | None = None
+        self.service = NO_SERVICE
         self.pinging: Ping | None = None
         self.controls = 0  # How many commands of the peer were answered beside the user's own.
-        self._idle: asyncio.Event | None = None
-        self.all_lines: Lines | None = None
         self._lines: Lines | None = None
         self._streams: Streams | None = None
         self.calls = Calls(self)
@@ -282,7 +276,7 @@ class Session:
     def lines(self) -> Lines:
         """What writes the log lines that the peer can cause; made for the first one."""
         if self._lines is None:
-            self._lines = Lines(self.all_lines)
+            self._lines = Lines(self.service.lines)
         return self._lines
 
     def send_rest(self) -> None:
@@ -344,19 +338,26 @@ class Session:
 
     def peer_finished(self, lost: ConnectionLost) -> None:
         """The peer sends no more: no question can be answered; finish when all commands are."""
-        self.finishing = self.watched = True
+        self.watch().finishing = True
         self.calls.end(lost)
         self.moved()
 
     def moved(self) -> None:
         """See whether all is done that somebody waits for."""
-        if self.finishing and self.responders.is_idle():
-            self.finishing = False
+        watched = self.watched
+        if watched is not None and watched.finishing and self.responders.is_idle():
+            watched.finishing = False
             self.outlet.finish_writing()
         if self.leaving is not None:
             self.leaving.say()
-        if self._idle is not None:
-            self._idle.set()
+        if watched is not None:
+            watched.moved.set()
+
+    def watch(self) -> Watched:
+        """Look from now on, whenever something is done, whether all is."""
+        if self.watched is None:
+            self.watched = Watched()
+        return self.watched
 
     def refuse_calls(self) -> None:
         """Refuse questions from outside from now on: responders may still ask, on both sides."""
@@ -370,16 +371,14 @@ class Session:
 
         The responder that has called `refuse_calls`, if one has, is not waited for.
         """
-        self.watched = True
+        moved = self.watch().moved
         while (
             self.is_busy() or self.outlet.locked or (self.leaving is not None and self.leaving.waits())
         ):
             # A peer that leaves as well asks nothing that would have to wait.
             self.parking = self.leaving is None
-            if self._idle is None:
-                self._idle = asyncio.Event()
-            self._idle.clear()
-            await self._idle.wait()
+            moved.clear()
+            await moved.wait()
         self.parking = True
 
     def forget(self) -> None:
@@ -388,6 +387,19 @@ class Session:
 
     def __repr__(self) -> str:
         return repr(self.outlet)
+
+
+class Watched:
+    """What waits until all is done.
+
+    Attributes:
+        finishing: whether the peer sends no more, so that the connection ends when all is answered.
+        moved: is set whenever something is done.
+    """
+
+    def __init__(self) -> None:
+        self.finishing = False
+        self.moved = asyncio.Event()
 
 
 class _Unconnected:
