@@ -136,7 +136,7 @@ async def test_a_deadline_that_ends_another() -> None:
 
     def end(key: str) -> None:
         over.append(key)
-        deadlines.remove("b" if key == "a" else "a")
+        deadlines.times.pop("b" if key == "a" else "a", None)
 
     deadlines: Deadlines[str] = Deadlines(end)
     deadlines.add("a", 0.0)
