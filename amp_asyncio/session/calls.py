@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Mapping
+from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -31,7 +32,7 @@ from ..wire.boxes import ANSWER, ASK, COMMAND, ERROR, UNKNOWN_ERROR_CODE, AmpBox
 from ..wire.costs import PAIR_OVERHEAD, box_cost
 from ..wire.extensions import TIMEOUT
 from .changes import Change
-from .deadlines import milliseconds
+from .deadlines import digits, milliseconds
 from .negotiation import CANCEL, offer
 from .outlets import changeable
 from .questions import Queue, fail, remote_error
@@ -174,8 +175,11 @@ class Calls:
         inside = running is not None or responders.desk.now is not None
         deadline, more, beyond = None, b"", 0
         if inside or given is not None or self._default is not None or metadata:
-            asking = responders.call_of_asker(running) if inside else None
-            deadline = deadline_for(given, asking, self._default)
+            if inside or given is None or given == inf:
+                asking = responders.call_of_asker(running) if inside else None
+                deadline = deadline_for(given, asking, self._default)
+            else:
+                deadline = given
             left = None if deadline is None else deadline - monotonic()
             if left is not None and left <= 0:
                 return None
@@ -323,7 +327,7 @@ class Calls:
             box[ASK] = tag
             deadline = table.deadlines.times.get(future) if table.deadlines is not None else None
             if deadline is not None and session.extended:
-                box[TIMEOUT] = b"%d" % milliseconds(max(0.001, deadline - monotonic()))
+                box[TIMEOUT] = digits(milliseconds(max(0.001, deadline - monotonic())))
             if self._offers and not isinstance(asked, Change):
                 offers = offer(session, box, session.limits.max_box_size - size)
             table.add(tag, asked, future, size)

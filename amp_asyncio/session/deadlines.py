@@ -15,7 +15,7 @@ from typing import Any, Final, Generic, TypeVar
 
 from ..clock import Alarm, call_later
 
-__all__ = ["Deadlines", "deadline_after", "deadline_of", "milliseconds"]
+__all__ = ["Deadlines", "deadline_after", "deadline_of", "digits", "milliseconds"]
 
 _K = TypeVar("_K", bound=Hashable)
 
@@ -28,7 +28,6 @@ _FAR: Final = 86_400.0
 
 # The longest time that a peer may name, in digits of milliseconds: a longer one is ignored.
 _DIGITS: Final = 15
-_LONGEST: Final = 10**_DIGITS - 1
 
 
 class Deadlines(Generic[_K]):
@@ -97,7 +96,12 @@ def deadline_after(timeout: Any) -> float | None:
 
 def milliseconds(left: float) -> int:
     """Return what a peer is told of a deadline that is so many seconds ahead."""
-    return min(ceil(left * 1000), _LONGEST)
+    return ceil(left * 1000)
+
+
+def digits(left: int) -> bytes:
+    """Return so many milliseconds as they are written."""
+    return b"%d" % min(left, 10**_DIGITS - 1)
 
 
 def deadline_of(value: bytes) -> float | None:

@@ -18,7 +18,7 @@ from ..wire.boxes import ASK, COMMAND, MAX_KEY_LENGTH, MAX_VALUE_LENGTH, AmpBox
 from ..wire.costs import PAIR_OVERHEAD, box_cost
 from ..wire.extensions import METADATA, OFFER, TIMEOUT, take_keys
 from .current import NO_METADATA, Call
-from .deadlines import deadline_after, deadline_of, milliseconds
+from .deadlines import deadline_after, deadline_of, digits, milliseconds
 from .negotiation import offer_received
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def suffix(left: float | None, metadata: Mapping[bytes, bytes]) -> tuple[bytes, 
     """Return the pairs of a question about its terms as bytes, and what they count beyond these."""
     if not metadata:
         return (b"", 0) if left is None else (_timeout(milliseconds(left)), _BEYOND)
-    pairs = [] if left is None else [(TIMEOUT, b"%d" % milliseconds(left))]
+    pairs = [] if left is None else [(TIMEOUT, digits(milliseconds(left)))]
     pairs += metadata.items()
     data = [b"\0%c%b%b%b" % (len(key), key, len(value).to_bytes(2), value) for key, value in pairs]
     return b"".join(data), len(data) * _BEYOND
@@ -116,7 +116,7 @@ def suffix(left: float | None, metadata: Mapping[bytes, bytes]) -> tuple[bytes, 
 
 @lru_cache(maxsize=64)  # Most calls have one of a few timeouts.
 def _timeout(left: int) -> bytes:
-    value = b"%d" % left
+    value = digits(left)
     return b"\0\x08_timeout\0%c%b" % (len(value), value)
 
 
