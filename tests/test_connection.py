@@ -18,6 +18,8 @@ from amp_asyncio import (
     ConnectionLost,
     NoEmptyBoxes,
     QuitBox,
+    StartTLS,
+    UnhandledCommand,
     parseString,
 )
 
@@ -129,6 +131,19 @@ async def test_a_transport_without_half_closing_is_closed() -> None:
     assert amp.eof_received() is False
     amp.finish_writing()
     assert transport.done == ["close"]
+    amp.connection_lost(None)
+
+
+async def test_a_change_that_is_under_way_is_waited_for() -> None:
+    amp, transport = on_transport()
+    asked = amp.callRemote(StartTLS)
+    for _ in range(2):
+        amp.finish_writing()
+        assert transport.done == []
+    amp.data_received(AmpBox(_error=b"1", _error_code=b"UNHANDLED", _error_description=b"").serialize())
+    assert transport.done == ["write_eof"]
+    with pytest.raises(UnhandledCommand):
+        await asked
     amp.connection_lost(None)
 
 
