@@ -21,6 +21,7 @@ from ..errors import (
     UnknownRemoteError,
 )
 from ..wire.boxes import ANSWER, ASK, COMMAND, UNHANDLED_ERROR_CODE, Box
+from ..wire.compiling import derivable
 from ..wire.extensions import (
     CANCELLED_ERROR_CODE,
     DEADLINE_ERROR_CODE,
@@ -69,6 +70,7 @@ def alone(error: BaseException) -> BaseException:
     return error
 
 
+@derivable
 class ByName:
     """What takes the answer to a question that was asked by the command's name alone.
 
@@ -115,6 +117,7 @@ class ByName:
         return protocol_error(str(error.description))
 
 
+@derivable
 class Definition(ByName):
     """What is known of a command from its definition.
 

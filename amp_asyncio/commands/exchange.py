@@ -22,6 +22,7 @@ from typing import Any, TypeVar, cast
 from ..descriptors import discard, pending
 from ..errors import ConnectionLost, MalformedAmpBox
 from ..wire.boxes import AmpBox
+from ..wire.compiling import caused, derivable
 from .schemas import Schema, Shape
 
 __all__ = [
@@ -154,9 +155,9 @@ class Exchange:
         try:
             descriptor = self._unclaimed.pop(ordinal)
         except KeyError:
-            raise ValueError(
-                f"{self.received} descriptors have come, and {ordinal} is not here"
-            ) from None
+            raise caused(
+                ValueError(f"{self.received} descriptors have come, and {ordinal} is not here"), None
+            )
         if self.claimed is not None:
             self.claimed.append(descriptor)
         return descriptor
@@ -231,9 +232,10 @@ def _duplicate(descriptor: Any) -> int:
     except OSError as error:
         if error.errno != errno.EBADF:
             raise
-        raise ValueError(f"{descriptor!r} is not an open descriptor") from None
+        raise caused(ValueError(f"{descriptor!r} is not an open descriptor"), None)
 
 
+@derivable
 class _Carrier(AmpBox):
     """A box with descriptors: those from `start` up to, but not including, `end`."""
 

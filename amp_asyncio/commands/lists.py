@@ -12,9 +12,10 @@ from typing import Any
 
 from ..errors import TooLong
 from ..wire.boxes import MAX_VALUE_LENGTH, AmpBox
+from ..wire.compiling import caused, derivable
 from ..wire.costs import PAIR_OVERHEAD
 from ..wire.parser import boxes_in
-from .arguments import Argument
+from .argument import Argument
 from .schemas import Schema, may_claim
 
 __all__ = ["AmpList", "ListOf"]
@@ -31,6 +32,7 @@ def _is_read_as(argument: Argument, base: type[Argument]) -> bool:
     return all(getattr(type(argument), hook) is getattr(base, hook) for hook in hooks)
 
 
+@derivable
 class ListOf(Argument):
     """A list of values of one type, each after its 2-byte length, all in one value.
 
@@ -57,7 +59,7 @@ class ListOf(Argument):
         try:
             values = iter(inObject)
         except TypeError:
-            raise TypeError(f"a ListOf is a list, not {inObject!r}") from None
+            raise caused(TypeError(f"a ListOf is a list, not {inObject!r}"), None)
         parts: list[bytes] = []
         for value in values:
             element = self.elementType.toStringProto(value, proto)
@@ -98,6 +100,7 @@ class ListOf(Argument):
         return self.fromStringProto(inString, None)
 
 
+@derivable
 class AmpList(Argument):
     """A list of dictionaries, each in its own box, all in one value.
 
@@ -135,7 +138,7 @@ class AmpList(Argument):
         try:
             items = iter(inObject)
         except TypeError:
-            raise TypeError(f"an AmpList is a list of dictionaries, not {inObject!r}") from None
+            raise caused(TypeError(f"an AmpList is a list of dictionaries, not {inObject!r}"), None)
         boxes = [self._schema.encode(objects, AmpBox(), proto) for objects in items]
         return b"".join([box.serialize() for box in boxes])
 

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 from ..errors import BoxTooLong, InvalidSignature, MalformedAmpBox, cut, shortened
 from ..wire.boxes import ANSWER, ASK, COMMAND, ERROR, MAX_KEY_LENGTH, AmpBox
+from ..wire.compiling import caused
 from ..wire.costs import PAIR_OVERHEAD, box_cost
 from ..wire.extensions import is_key
 from .warning import warn_of_name
@@ -98,7 +99,7 @@ def wire_name(name: object, what: str) -> bytes:
         try:
             return name.encode("ascii")
         except UnicodeEncodeError:
-            raise ValueError(f"{what}: a name is ASCII, not {name!r}") from None
+            raise caused(ValueError(f"{what}: a name is ASCII, not {name!r}"), None)
     if isinstance(name, bytes):
         return name
     raise TypeError(f"{what}: a name is bytes or str, not {name!r}")
@@ -162,7 +163,7 @@ class Schema:
 
     def __init__(
         self,
-        pairs: Iterable[tuple[bytes | str, Any]],
+        pairs: Iterable[Any],
         what: str,
         reserved: Collection[bytes] = RESERVED,
         shape: Shape | None = None,
@@ -183,9 +184,10 @@ class Schema:
                     raise TypeError
                 given, argument = pair
             except (TypeError, ValueError):
-                raise TypeError(
-                    f"{what}: {pair!r} is not a pair of a name and an Argument: {_PAIRS}"
-                ) from None
+                raise caused(
+                    TypeError(f"{what}: {pair!r} is not a pair of a name and an Argument: {_PAIRS}"),
+                    None,
+                )
             name = wire_name(given, what)
             if not 0 < len(name) <= MAX_KEY_LENGTH:
                 raise ValueError(f"{what}: {name!r} must have 1 to {MAX_KEY_LENGTH} bytes")
@@ -256,7 +258,7 @@ class Schema:
 
     def _check(self, given: Set[str], unknown: Collection[str]) -> None:
         problems = []
-        if missing := self._required - given:
+        if missing := self._required.difference(given):
             problems.append(f"missing {', '.join(sorted(missing))}")
         if unknown:
             problems.append(f"unknown {', '.join(sorted(map(str, unknown)))}")
@@ -344,7 +346,7 @@ class Schema:
                 problem = f"{error} is missing"
             else:
                 problem = f"{name!r}: {cut(str(error))}"
-            raise MalformedAmpBox(f"{self._what}: {problem}") from error
+            raise caused(MalformedAmpBox(f"{self._what}: {problem}"), error)
         if self._pack is None:
             return objects
         if self._quick is not None:
