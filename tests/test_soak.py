@@ -48,3 +48,9 @@ def test_spoilt_conversations(seed: str) -> None:
 def test_soak_of_streams() -> None:
     output = output_of("soak_streams.py", "--items", "20000", "--streams", "3")
     assert "60000 items, " in output
+
+
+def test_outcomes_are_the_same_each_time() -> None:
+    output = output_of("outcomes.py", "--inputs", "200")
+    assert output.count("\n") > 5000
+    assert output_of("outcomes.py", "--inputs", "200") == output

@@ -28,6 +28,7 @@ from ..commands.exchange import Exchange
 from ..descriptors import discard
 from ..errors import AmpError, BoxTooLong, ConnectionLost, NoEmptyBoxes, shortened
 from ..wire.boxes import COMMAND, AmpBox
+from ..wire.compiling import derivable
 from ..wire.costs import PAIR_OVERHEAD
 
 __all__ = ["Outbox", "again"]
@@ -49,6 +50,7 @@ def again(error: AmpError) -> AmpError:
     return twin
 
 
+@derivable
 class _Parcel(bytes):
     """The bytes of a box that descriptors leave with: it owns them until it is written."""
 

@@ -53,6 +53,11 @@ _Tasks: TypeAlias = dict[asyncio.Task[None], tuple[Running, Responder, Awaitable
 # What is known of the keys of a command whose responder has no schema.
 _NO_KEYS: Final[frozenset[bytes]] = frozenset()
 
+_Questions: TypeAlias = tuple[tuple[asyncio.Future[Any], bool], ...]
+
+# (Of this type, and not of that of an empty tuple, also for mypyc, which believes what it infers.)
+_NONE_ASKED: _Questions = ()
+
 # What a conversation has before it begins.
 _NO_DESK: Final = Desk()
 
@@ -99,7 +104,7 @@ class Responders:
         self.desk = _NO_DESK
         self.progress = 0
         # What the plain responder that is called now has asked, and whether that was not sent yet.
-        self._asked: tuple[tuple[asyncio.Future[Any], bool], ...] = ()
+        self._asked: _Questions = _NONE_ASKED
         # What answers the command that may change the connection.
         self._changing: Responder | None = None
         # Made when the first command has to wait: it takes more memory than all else here.
@@ -216,7 +221,7 @@ class Responders:
             return None
         if session.interceptors is not None and not is_refusal(responder):
             begin = partial(session.interceptors.begin, responder)
-        self._asked = ()
+        self._asked = _NONE_ASKED
         desk = self.desk
         outer, desk.now = desk.now, (self, box, call)
         try:
@@ -241,8 +246,7 @@ class Responders:
         running.call = call
         if stream:
             running.counted, running.size = False, 0
-        asked: Any = self._asked  # (As far as a type checker sees, it is still empty.)
-        for future, waits in asked:
+        for future, waits in self._asked:
             self._suspend(running, future, waits)
         finishing = self._finish(running, responder, answer)
         loop = asyncio.get_running_loop()

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 from ..clock import Alarm, call_later
 from ..errors import AmpError, ConnectionLost, DeadlineExceeded, MalformedAmpBox, shortened
 from ..wire.boxes import COMMAND, AmpBox
+from ..wire.compiling import caused
 from ..wire.extensions import CANCEL as CANCEL_COMMAND
 from .changes import Change
 from .deadlines import Deadlines
@@ -123,7 +124,7 @@ class Table:
             asked, future, size = self.open.pop(tag)
         except KeyError:
             why = f"an answer to {shortened(tag)}, which is not an open question"
-            raise MalformedAmpBox(why) from None
+            raise caused(MalformedAmpBox(why), None)
         self.unanswered -= size
         if self._told is not None and future.done():
             self._told.discard(tag)
