@@ -5,7 +5,8 @@ computes a timeout in each turn of its loop, and the kernel sets a timer for eac
 take a tenth of the time of a call. So where Linux offers it, the timers of a loop are kept here, and
 one timer of the kernel (`timerfd_create(2)`) wakes the loop when the first of them is due.
 
-uvloop, whose timers cost little, and loops on other systems keep the timers themselves.
+uvloop, whose timers cost little, and loops on other systems keep the timers themselves. So does a loop
+that has a time of its own, as loops for tests have.
 """
 
 from __future__ import annotations
@@ -47,12 +48,19 @@ def call_later(
 ) -> Alarm:
     """Do what `loop.call_later` does; to be called in the loop."""
     clock = _of_thread.clocks.get(loop)
-    if clock is None and isinstance(loop, asyncio.SelectorEventLoop):
+    if clock is None and _has_usual_time(loop):
         _of_thread.drop_closed()
         clock = _of_thread.clocks[loop] = _Clock(_kernel())
     if clock is not None and clock.start(loop):
         return clock.add(delay, callback, arguments, copy_context() if context is None else context)
     return loop.call_later(delay, callback, *arguments, context=context)
+
+
+def _has_usual_time(loop: asyncio.AbstractEventLoop) -> bool:
+    """Return whether a loop is one of asyncio's, and its time is the kernel's."""
+    if not isinstance(loop, asyncio.SelectorEventLoop):
+        return False
+    return getattr(loop.time, "__func__", None) is asyncio.BaseEventLoop.time
 
 
 class _Alarm:

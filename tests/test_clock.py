@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import Context, ContextVar
+from typing import Any
 
 import pytest
 
@@ -167,6 +168,27 @@ def test_a_loop_that_was_closed_with_alarms_gives_its_descriptor_back() -> None:
         left = asyncio.run(leave())
         asyncio.run(other())
         left.cancel()
+
+
+class Set(asyncio.SelectorEventLoop):
+    """A loop whose time is set."""
+
+    now = 0.0
+
+    def time(self) -> float:
+        return self.now
+
+
+def test_a_loop_with_a_time_of_its_own_keeps_the_alarms() -> None:
+    async def ring() -> None:
+        done = asyncio.Event()
+        call_later(loop, 3600, done.set)
+        loop.now = 3600.0
+        await done.wait()
+
+    with asyncio.Runner(loop_factory=Set) as runner:
+        loop: Any = runner.get_loop()
+        runner.run(ring())
 
 
 class NoTimers:
