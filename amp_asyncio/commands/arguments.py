@@ -1,4 +1,11 @@
-"""Argument types: integers, text, points in time and the like.
+"""Argument types: how a Python value becomes the bytes of a box, and back.
+
+`Argument` has three layers of hooks. A subclass overrides the lowest layer that is sufficient:
+
+- `fromString` and `toString` convert between bytes and a value;
+- `fromStringProto` and `toStringProto` do the same, and also get the connection;
+- `fromBox` and `toBox` get the whole box and all the objects, so that one argument may use several
+  keys, or none.
 
 Values are written byte for byte as Twisted writes them. Reading is strict: a value that no AMP peer
 would write is an error, not a guess.
@@ -10,11 +17,11 @@ import contextlib
 import operator
 import os
 import re
+from collections.abc import Callable, MutableMapping
 from typing import TYPE_CHECKING, Any
 
-from ..wire.compiling import caused, derivable
-from .argument import Argument
 from .exchange import claim, give
+from .schemas import python_name
 
 # Each is imported by the one type that needs it: together they take longer to import than this package.
 if TYPE_CHECKING:
@@ -36,12 +43,107 @@ __all__ = [
 ]
 
 
+# The hooks above `toString` and `fromString`.
+_HOOKS = ("retrieve", "toBox", "fromBox", "toStringProto", "fromStringProto")
+
+
+class Argument:
+    """The base class of the argument types.
+
+    In every hook, `proto` is the `AMP` or the locator that handles the box, or None.
+
+    An `optional` argument may be left out or be None, which means the same: nothing is sent for it,
+    and the receiver gets None.
+    """
+
+    optional = False
+    #: Whether values of this type contain descriptors; a type that is made of others must set it.
+    carries_descriptors = False
+    #: Whether a value may use additional keys, which are the name, a dot and a number.
+    in_pieces = False
+    #: Whether a value consists of many objects. The argument then has `elements_cost(inString, most)`,
+    #: which returns what these count against the limits beyond their bytes. It may stop at more than
+    #: `most`, and what does not parse need not be counted.
+    is_list = False
+
+    def __init__(self, optional: bool = False) -> None:
+        self.optional = optional
+
+    def __repr__(self) -> str:
+        return self._described()
+
+    def _described(self, *made_of: object) -> str:
+        """Return what makes an argument like this one; `made_of` is what it is made of."""
+        parts = [*map(repr, made_of), *(["optional=True"] if self.optional else [])]
+        return f"{type(self).__name__}({', '.join(parts)})"
+
+    def retrieve(self, d: MutableMapping[Any, Any], name: Any, proto: Any) -> Any:
+        """Remove `name` from `d` and return its value, or None if it is absent and optional.
+
+        Raises `KeyError` if it is absent and not optional.
+        """
+        return d.pop(name, None) if self.optional else d.pop(name)
+
+    def fromBox(
+        self, name: bytes, strings: MutableMapping[bytes, bytes], objects: dict[str, Any], proto: Any
+    ) -> None:
+        """Remove this argument's keys from `strings`, and put its value into `objects`.
+
+        `name` is the name on the wire; the key in `objects` is the Python identifier for it. Any
+        exception raised here means that the command or the answer does not parse.
+        """
+        identifier = python_name(name)
+        string = self.retrieve(strings, name, proto)
+        if self.optional and string is None:
+            objects[identifier] = None
+        else:
+            objects[identifier] = self.fromStringProto(string, proto)
+
+    def toBox(
+        self, name: bytes, strings: MutableMapping[bytes, bytes], objects: dict[str, Any], proto: Any
+    ) -> None:
+        """Remove this argument's value from `objects`, and put its bytes into `strings`.
+
+        Any exception raised here means that the value cannot be encoded.
+        """
+        value = self.retrieve(objects, python_name(name), proto)
+        if value is not None or not self.optional:
+            strings[name] = self.toStringProto(value, proto)
+
+    def _plain_hooks(self) -> tuple[Callable[[Any], bytes], Callable[[bytes], Any]] | None:
+        """Return `toString` and `fromString`, or None if a subclass overrides a hook above these.
+
+        A schema calls these two directly, because the layers above cost three calls for each value.
+        """
+        for hook in _HOOKS:
+            if getattr(getattr(self, hook), "__func__", None) is not getattr(Argument, hook):
+                return None
+        return self.toString, self.fromString
+
+    def fromStringProto(self, inString: bytes, proto: Any) -> Any:
+        """Return the value of `inString`, which was received by `proto`."""
+        return self.fromString(inString)
+
+    def toStringProto(self, inObject: Any, proto: Any) -> bytes:
+        """Return the bytes for `inObject`, which `proto` is about to send."""
+        return self.toString(inObject)
+
+    def fromString(self, inString: bytes) -> Any:
+        """Return the value of `inString`; raise `ValueError` if it has none."""
+        # Not abstract: a subclass that overrides a hook above this one does not need it.
+        raise NotImplementedError(f"{type(self).__name__} does not define fromString")
+
+    def toString(self, inObject: Any) -> bytes:
+        """Return the bytes for `inObject`; raise `TypeError` or `ValueError` if it has none."""
+        # Not abstract: a subclass that overrides a hook above this one does not need it.
+        raise NotImplementedError(f"{type(self).__name__} does not define toString")
+
+
 def _other(value: object, kind: type, argument: str) -> str:
     """Return the end of an error message that says which argument takes a value of this kind."""
     return f"; declare the argument as {argument}() for that" if isinstance(value, kind) else ""
 
 
-@derivable
 class Integer(Argument):
     """An `int`, in decimal digits: `b"-42"`.
 
@@ -51,11 +153,9 @@ class Integer(Argument):
     def toString(self, inObject: Any) -> bytes:
         # operator.index rejects floats: "%d" alone would send 1.5 as 1.
         try:
-            number: Any = operator.index(inObject)
-            # (If it were an int to mypyc as well, one with too many digits would end the process.)
-            return b"%d" % number
+            return b"%d" % operator.index(inObject)
         except TypeError:
-            raise caused(TypeError(f"an Integer is an int, not {inObject!r}"), None)
+            raise TypeError(f"an Integer is an int, not {inObject!r}") from None
 
     def fromString(self, inString: bytes) -> int:
         if inString.isdigit() or (inString[:1] == b"-" and inString[1:].isdigit()):
@@ -63,7 +163,6 @@ class Integer(Argument):
         raise ValueError("not an integer in decimal digits")
 
 
-@derivable
 class String(Argument):
     """Any `bytes`, unchanged."""
 
@@ -78,7 +177,6 @@ class String(Argument):
         return inString
 
 
-@derivable
 class Float(Argument):
     """A `float`, in the fewest digits that read back as the same number: `b"0.1"`, `b"-inf"`."""
 
@@ -95,7 +193,6 @@ class Float(Argument):
         raise ValueError("not a floating-point number")
 
 
-@derivable
 class Boolean(Argument):
     """`True` or `False`, as `b"True"` or `b"False"`; any object is sent as its truth value."""
 
@@ -110,7 +207,6 @@ class Boolean(Argument):
         raise ValueError("neither b'True' nor b'False'")
 
 
-@derivable
 class Unicode(String):
     """A `str`, in UTF-8."""
 
@@ -123,7 +219,6 @@ class Unicode(String):
         return inString.decode("utf-8")
 
 
-@derivable
 class Path(Unicode):
     """A `pathlib.Path`, sent as an absolute path in UTF-8.
 
@@ -135,7 +230,7 @@ class Path(Unicode):
         try:
             path = os.fsdecode(inObject)
         except TypeError:
-            raise caused(TypeError(f"a Path is a pathlib.Path or a str, not {inObject!r}"), None)
+            raise TypeError(f"a Path is a pathlib.Path or a str, not {inObject!r}") from None
         return super().toString(os.path.abspath(path))
 
     def fromString(self, inString: bytes) -> pathlib.Path:
@@ -144,7 +239,6 @@ class Path(Unicode):
         return pathlib.Path(super().fromString(inString))
 
 
-@derivable
 class Decimal(Argument):
     """A `decimal.Decimal`, as `str` writes it: `b"1.50"`, `b"1E+2"`, `b"-Infinity"`, `b"sNaN"`."""
 
@@ -166,18 +260,14 @@ class Decimal(Argument):
 
         if not self._grammar.fullmatch(inString):
             raise ValueError("not a decimal number")
-        context: Any  # Its `traps` are no dict, whatever their annotation says, and mypyc believes it.
         with decimal.localcontext() as context:
             context.traps[decimal.InvalidOperation] = True
             try:
                 return decimal.Decimal(inString.decode("ascii"))
             except decimal.InvalidOperation:
-                raise caused(
-                    ValueError("a decimal number beyond the range of the decimal module"), None
-                )
+                raise ValueError("a decimal number beyond the range of the decimal module") from None
 
 
-@derivable
 class DateTime(Argument):
     """An aware `datetime.datetime`, in 32 bytes: `b"2012-01-23T12:34:56.054321-01:23"`.
 
@@ -217,7 +307,6 @@ class DateTime(Argument):
         return datetime.datetime(year, month, day, hour, minute, second, microsecond, zone)
 
 
-@derivable
 class Descriptor(Integer):
     """An open file, socket or pipe; the receiver gets its own descriptor for it.
 

@@ -15,7 +15,7 @@ from ..wire.boxes import MAX_VALUE_LENGTH, AmpBox
 from ..wire.compiling import caused, derivable
 from ..wire.costs import PAIR_OVERHEAD
 from ..wire.parser import boxes_in
-from .argument import Argument
+from .arguments import Argument
 from .schemas import Schema, may_claim
 
 __all__ = ["AmpList", "ListOf"]
