@@ -241,7 +241,6 @@ NOT_TAKEN = "1000 commands such as b'Talk' came, and no answer was taken"
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize("reads", [True, False], ids=["it reads the refusals", "it reads nothing"])
 async def test_a_flood_of_streams_takes_neither_memory_nor_the_time_of_others(
     reads: bool, caplog: pytest.LogCaptureFixture
