@@ -170,6 +170,21 @@ def test_a_loop_that_was_closed_with_alarms_gives_its_descriptor_back() -> None:
         left.cancel()
 
 
+def test_a_loop_that_does_not_run_at_the_moment_keeps_its_alarms() -> None:
+    async def leave(done: asyncio.Event) -> None:
+        call_later(asyncio.get_running_loop(), 0, done.set)
+
+    async def other() -> None:
+        call_later(asyncio.get_running_loop(), 3600, print).cancel()
+
+    with nothing_left(), asyncio.Runner() as first:
+        done = asyncio.Event()
+        first.run(leave(done))
+        asyncio.run(other())
+        first.run(done.wait())
+        first.run(asyncio.sleep(0))
+
+
 class Set(asyncio.SelectorEventLoop):
     """A loop whose time is set."""
 

@@ -67,10 +67,9 @@ async def _send(opened: Stream[Any, Any, Any], argument: Any, as_json: bool) -> 
                     # What is in stdin may come from anywhere: it cannot name a file to be sent.
                     item = from_text(argument, line, files=False)
                 await opened.send(item)
-            except _ENDS:
-                raise
             except Exception as error:
-                raise Failure(Status.USAGE, f"line {number} of stdin: {error}") from None
+                wrong = Failure(Status.USAGE, f"line {number} of stdin: {error}")
+                raise (error if isinstance(error, _ENDS) else wrong) from None
         await opened.finish()
 
 

@@ -167,8 +167,7 @@ class Table:
     def _watch_open(self) -> None:
         self.watches = False
         self.watch()
-        if self.tells:
-            self._tell()
+        self._tell()
 
     def watch(self) -> None:
         """Notice when one of those that are open is cancelled; they are in the order of their tags."""
@@ -192,12 +191,13 @@ class Table:
 
     def _look(self) -> None:
         self._soon = False
-        if self.tells:
-            self._tell()
+        self._tell()
         self._room_made()
 
     def _tell(self) -> None:
-        """Tell the peer which questions were cancelled."""
+        """Tell the peer which questions were cancelled, if it knows what that means."""
+        if not self.tells:
+            return
         told = self._told or set()
         cancelled = [
             tag
