@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -108,7 +109,9 @@ def test_the_targets_are_printed_with_their_goals() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
+@pytest.mark.skipif(
+    "TEST_COMPILING" not in os.environ, reason="TEST_COMPILING is not set: it takes minutes"
+)
 def test_the_compiled_package_has_rows_of_its_own(tmp_path: Path) -> None:
     figures = tmp_path / "run.json"
     done = run("--quick", "--compiled", "--peers", "ours", "--shapes", "one,stream", "--json", figures)
