@@ -60,6 +60,8 @@ def endless_turns(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # Whole services take longest: the other workers do the rest meanwhile.
+    items.sort(key=lambda item: item.get_closest_marker("system") is None)
     for item in items:
         if isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.obj):
             # pytest has dropped what no function names; several items may share this list.

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.system
 
 ATTACKS = Path(__file__).with_name("attacks") / "run.py"
 
