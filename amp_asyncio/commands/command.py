@@ -9,10 +9,10 @@ that: see `session/changes.py`.)
 from __future__ import annotations
 
 import inspect
-import sys
 from collections import ChainMap
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -31,6 +31,7 @@ from ..errors import TooLong, shortened
 from ..wire.boxes import Box
 from ..wire.extensions import COMMANDS
 from .arguments import Argument
+from .declared import declare_errors
 from .definitions import PROTOCOL_ERRORS, Definition
 from .exchange import drop, schema_for
 from .mistakes import check_spelling, is_class_variable
@@ -150,7 +151,7 @@ class Command(Generic[_Answer], metaclass=CommandType):
         given = _answer_of(cls, answer)
         if given is None:
             _check_fields(cls)
-            definition = Definition(cls, cls._inherits)
+            definition = Definition(cls, partial(_inherits, cls))
             definition.use(
                 schema_for(cls.arguments, f"the command {name}"),
                 schema_for(cls.response, f"the answer to {name}"),
@@ -161,25 +162,11 @@ class Command(Generic[_Answer], metaclass=CommandType):
             from .typed import define
 
             names = local_names()
-            definition = define(cls, given, cls._inherits, _OWN_NAMES, names)
-        definition.declared = _declared_errors(cls)
-        merged: dict[type[Exception], tuple[bytes, bool]] = {}
-        for base in reversed(cls.__mro__):
-            known = definition if base is cls else vars(base).get("__amp__")
-            merged.update(_declared_errors(base) if known is None else known.declared)
-        cls.errors = {error: code for error, (code, fatal) in merged.items() if not fatal}
-        cls.fatalErrors = {error: code for error, (code, fatal) in merged.items() if fatal}
-        cls.allErrors = {error: code for error, (code, _) in merged.items()}
-        cls.reverseErrors = {code: error for error, code in cls.allErrors.items()}
-        definition.failures = _failures(cls.allErrors, definition)
+            definition = define(cls, given, partial(_inherits, cls), _OWN_NAMES, names)
+        declare_errors(cls, definition)
         cls.__amp__ = definition
         if definition.is_typed:
             definition.try_to_resolve(ChainMap())
-
-    @classmethod
-    def _inherits(cls, *methods: str) -> bool:
-        """Return whether a subclass has left these methods as they are here."""
-        return all(inspect.getattr_static(cls, name) is vars(Command)[name] for name in methods)
 
     def __init__(self, /, *positional: Any, **kw: Any) -> None:
         if positional:
@@ -261,7 +248,8 @@ class Command(Generic[_Answer], metaclass=CommandType):
             methodfunc.__dict__.setdefault("__amp_answers__", []).append(cls)
             if cls.__amp__.is_typed:
                 cls.__amp__.try_to_resolve(local_names())
-            namespace = sys._getframe(1).f_locals
+            frame = inspect.currentframe()
+            namespace = frame.f_back.f_locals if frame is not None and frame.f_back is not None else {}
             if "__qualname__" in namespace:  # The body of a class, which must have a name for it.
                 namespace.setdefault("__amp_declared__", []).append(cls)
             return methodfunc
@@ -283,7 +271,12 @@ class Command(Generic[_Answer], metaclass=CommandType):
         )
 
 
-Command.__amp__ = Definition(Command, Command._inherits)
+def _inherits(command: type[Command[Any]], *methods: str) -> bool:
+    """Return whether a command has left these methods as `Command` has them."""
+    return all(inspect.getattr_static(command, name) is vars(Command)[name] for name in methods)
+
+
+Command.__amp__ = Definition(Command, partial(_inherits, Command))
 Command.__amp__.use(Schema([], "Command"), Schema([], "the answer to Command"))
 
 # What a field of a typed command cannot be called: it would hide what the package calls, or the first
@@ -401,43 +394,3 @@ def session_of(proto: Any) -> Any:
     if session is None:
         raise TypeError(f"a command is asked through an AMP or a BoxDispatcher, not through {proto!r}")
     return session
-
-
-def _failures(errors: Iterable[type[Exception]], definition: Definition) -> dict[type[Exception], Any]:
-    """Return how the fields of those errors are sent that are attrs classes or dataclasses."""
-    found: dict[type[Exception], Any] = {}
-    for error in errors:
-        if hasattr(error, "__attrs_attrs__") or hasattr(error, "__dataclass_fields__"):
-            from .failures import Failure
-
-            inherited = [vars(base).get("__amp__") for base in definition.command.__mro__]
-            known = [each.failures[error] for each in inherited if each and error in each.failures]
-            found[error] = known[0] if known else Failure(error, local_names())
-    return found
-
-
-def _declared_errors(cls: type) -> dict[type[Exception], tuple[bytes, bool]]:
-    """Return the errors that a class itself declares: the code of each, and whether it is fatal."""
-    declared: dict[type[Exception], tuple[bytes, bool]] = {}
-    for attribute, fatal in (("errors", False), ("fatalErrors", True)):
-        what = f"{attribute} of the command {cls.__name__}"
-        given: Any = vars(cls).get(attribute, {})
-        try:
-            # Twisted takes a sequence of pairs as well.
-            pairs: Iterable[tuple[Any, Any]] = dict(given).items()
-        except (TypeError, ValueError):
-            raise TypeError(
-                f"{what}: a dictionary of exceptions and their codes is needed, such as "
-                f"{{ValueError: b'VALUE_ERROR'}}, not {given!r}"
-            ) from None
-        for error, code in pairs:
-            if not (isinstance(error, type) and issubclass(error, Exception)):
-                raise TypeError(f"{what}: {error!r} is not a subclass of Exception")
-            if issubclass(error, StopIteration):
-                raise TypeError(f"{what}: no future can raise {error!r}")
-            code = wire_name(code, what)
-            if code in PROTOCOL_ERRORS:
-                raise ValueError(f"{what}: the code {code!r} is one of AMP's own")
-            warn_of_name(code, what, False)
-            declared[error] = (code, fatal)
-    return declared
