@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, cast
 
 from ..commands.definitions import ENDING
 from ..errors import ConnectionLost, ProtocolSwitched
-from ..session.life import Event, State
+from ..session.life import Event, Pause, State
 from ..tls.alerts import Alerts
 from ..tls.failures import certificate_error
 from ..transports.adoption import native_transport
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ..session.outlets import TLSTerms
     from .connection import Connection
 
-__all__ = ["UnderWay", "secure", "switch"]
+__all__ = ["UnderWay", "lock", "secure", "settle", "switch"]
 
 logger = logging.getLogger("amp_asyncio")
 
@@ -45,6 +45,31 @@ class UnderWay:
     def __init__(self, secures: bool) -> None:
         self.secures = secures
         self.closes = False
+
+
+def lock(connection: Connection, securing: bool) -> None:
+    """Begin a change: write what was sent, and keep all later boxes until it is done or refused."""
+    connection.happen(Event.CHANGE)
+    connection.change = UnderWay(securing)
+    connection.outbox.lock(securing)
+    connection.receiver.hold()
+
+
+def settle(connection: Connection, secured: bool) -> None:
+    """End a change: send the boxes that were kept, in order, and go on."""
+    connection.happen(Event.SETTLED)
+    change, connection.change = connection.change, None
+    if connection.state is not State.OPEN:
+        return
+    connection.outbox.unlock()
+    if secured:
+        connection.receiver.secured()
+        # Before the questions that waited are sent: one of them may be the next change.
+        connection.resume_reading(Pause.TAKEN)
+    if change is not None and change.closes:
+        connection.finish_writing()
+    else:
+        connection.release()
 
 
 def secure(connection: Connection, terms: TLSTerms, done: Callable[[Exception | None], None]) -> None:

@@ -62,6 +62,7 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         lines: writes the log lines that the peer can cause; a server's connections share it.
         where: the addresses of both ends, which the transport forgets before its loss is logged.
         buffer: where the transport puts what it has read.
+        change: the change that is under way, or None.
         adopts: whether the owner may put another transport in place of the one that it was given.
         filters: whether the owner's class overrides what is done for each piece of the stream.
         keepalive: what sees whether the peer is there; None if nothing does.
@@ -76,12 +77,12 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
     """
 
     __slots__ = (
-        "_change",
         "_class",
         "_closed",
         "_timers",
         "adopts",
         "buffer",
+        "change",
         "ended_by",
         "error",
         "filters",
@@ -129,7 +130,7 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         self.where = "not connected"
         self.seen_as: Any = None
         self.adopts = self.filters = self.takes_bytes = False
-        self._change: changing.UnderWay | None = None
+        self.change: changing.UnderWay | None = None
         self._closed: asyncio.Event | None = None  # Made when somebody waits for the end.
         self._timers: tuple[Timer, ...] = ()
         self.seen: Peer | None = None
@@ -240,7 +241,7 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         """Whether the connection has TLS, or is about to."""
         transport = self.transport
         has_tls = transport is not None and transport.get_extra_info("sslcontext") is not None
-        return has_tls or (self._change is not None and self._change.secures)
+        return has_tls or (self.change is not None and self.change.secures)
 
     @property
     def peer(self) -> Peer:
@@ -254,26 +255,11 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
 
     def lock(self, securing: bool) -> None:
         """Write what was sent, and keep all later boxes until the change is done or refused."""
-        self.happen(Event.CHANGE)
-        self._change = changing.UnderWay(securing)
-        self.outbox.lock(securing)
-        self.receiver.hold()
+        changing.lock(self, securing)
 
     def settle(self, secured: bool = False) -> None:
         """Send the boxes that were kept, in order, and go on: secured by TLS, or not, if refused."""
-        self.happen(Event.SETTLED)
-        change, self._change = self._change, None
-        if self.state is not State.OPEN:
-            return
-        self.outbox.unlock()
-        if secured:
-            self.receiver.secured()
-            # Before the questions that waited are sent: one of them may be the next change.
-            self.resume_reading(Pause.TAKEN)
-        if change is not None and change.closes:
-            self.finish_writing()
-        else:
-            self.release()
+        changing.settle(self, secured)
 
     def secure(self, terms: TLSTerms, done: Callable[[Exception | None], None]) -> None:
         """Begin a TLS handshake: the bytes after the last box belong to TLS.
@@ -360,8 +346,8 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         if self.transport is None:
             return
         if self.state is State.CHANGING:
-            if self._change is not None and not self._change.closes:
-                self._change.closes = True
+            if self.change is not None and not self.change.closes:
+                self.change.closes = True
                 self.cancel_at_end(Linger.until_settled(self))
         elif self.state is State.OPEN:
             self.receiver.send_rest()
