@@ -7,6 +7,7 @@ Each side closes when both have said it, and no tag is open either way.
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from ..wire.boxes import COMMAND, AmpBox
@@ -16,7 +17,7 @@ from .negotiation import LEAVE as KNOWS
 if TYPE_CHECKING:
     from .session import Session
 
-__all__ = ["Leaving", "leave", "peer_leaves", "retire"]
+__all__ = ["Leaving", "Watched", "leave", "peer_leaves", "retire"]
 
 
 class Leaving:
@@ -75,3 +76,16 @@ def retire(session: Session) -> None:
     session.retiring = True
     if session.knows(KNOWS):
         session.refuse_calls()
+
+
+class Watched:
+    """What waits until all is done.
+
+    Attributes:
+        finishing: whether the peer sends no more, so that the connection ends when all is answered.
+        moved: is set whenever something is done.
+    """
+
+    def __init__(self) -> None:
+        self.finishing = False
+        self.moved = asyncio.Event()

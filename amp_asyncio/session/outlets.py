@@ -10,9 +10,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from ssl import SSLContext
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Final, Protocol, cast
 
-from ..errors import AmpError
+from ..errors import AmpError, ConnectionLost
 from ..wire.boxes import AmpBox, BoxSender
 from .life import Pause
 from .outbox import Outbox
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ..tls.certificates import PrivateCertificate
     from .session import Session
 
-__all__ = ["ChangeableOutlet", "Outlet", "SenderOutlet", "TLSTerms", "changeable"]
+__all__ = ["UNCONNECTED", "ChangeableOutlet", "Outlet", "SenderOutlet", "TLSTerms", "changeable"]
 
 
 class TLSTerms(Protocol):
@@ -152,3 +152,18 @@ def changeable(outlet: Outlet) -> ChangeableOutlet:
     if isinstance(outlet, SenderOutlet):
         raise TypeError(f"only a BinaryBoxProtocol such as AMP can be changed, not {outlet!r}")
     return cast(ChangeableOutlet, outlet)
+
+
+class _Unconnected:
+    """The sender of a conversation that has none yet."""
+
+    def sendBox(self, box: AmpBox) -> None:
+        raise RuntimeError("there is no connection yet; ask when connection_made was called")
+
+    def unhandledError(self, error: BaseException) -> None:
+        """Do nothing: there is nothing to close."""
+
+
+#: The outlet of a conversation before it begins.
+UNCONNECTED: Final = SenderOutlet(_Unconnected())
+UNCONNECTED.outbox.close(ConnectionLost("there is no connection yet"))

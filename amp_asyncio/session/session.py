@@ -19,11 +19,11 @@ from ..wire.boxes import ANSWER, COMMAND, ERROR, AmpBox, BoxReceiver, BoxSender
 from .calls import Asked, Calls
 from .current import Call
 from .interceptors import Interceptor, Interceptors, checked
-from .leaving import Leaving, leave, retire
+from .leaving import Leaving, Watched, leave, retire
 from .life import Pause
 from .locators import may_claim
 from .negotiation import NOTHING, PING, is_extended
-from .outlets import Outlet, SenderOutlet
+from .outlets import UNCONNECTED, Outlet, SenderOutlet
 from .responders import Responders
 from .service import NO_SERVICE
 from .streams import Streams
@@ -101,7 +101,7 @@ class Session:
         self.locator: ResponderLocator | None = None
         self.box_receiver: BoxReceiver | None = None
         self.sender: BoxSender | None = None
-        self.outlet: Outlet = _UNCONNECTED
+        self.outlet: Outlet = UNCONNECTED
         self.outbox = self.outlet.outbox
         self.limits: Limits = _LIMITS
         self.cancellable = True
@@ -389,30 +389,5 @@ class Session:
         return repr(self.outlet)
 
 
-class Watched:
-    """What waits until all is done.
-
-    Attributes:
-        finishing: whether the peer sends no more, so that the connection ends when all is answered.
-        moved: is set whenever something is done.
-    """
-
-    def __init__(self) -> None:
-        self.finishing = False
-        self.moved = asyncio.Event()
-
-
-class _Unconnected:
-    """The sender of a session that has none yet."""
-
-    def sendBox(self, box: AmpBox) -> None:
-        raise RuntimeError("there is no connection yet; ask when connection_made was called")
-
-    def unhandledError(self, error: BaseException) -> None:
-        """Do nothing: there is nothing to close."""
-
-
 # What a session has before it begins.
 _LIMITS: Final = Limits()
-_UNCONNECTED = SenderOutlet(_Unconnected())
-_UNCONNECTED.outbox.close(ConnectionLost("there is no connection yet"))
