@@ -12,6 +12,7 @@ from .commands.streams import Stream, StreamCommand
 from .composed import Composed
 from .errors import ConnectionLost, NotServing, ProtocolSwitched, shortened
 from .session.asking import ask, ask_description, ask_health, stream
+from .session.at_once import ask_at_once
 from .session.describing import read_description
 from .session.interceptors import Interceptor, checked
 from .session.locators import ResponderLocator
@@ -128,7 +129,7 @@ class BoxDispatcher(Composed):
             definition = commandType.__amp__
             template = definition.template
             if template is not None:
-                future = self.__amp__.calls.ask_at_once(template, definition, kw)
+                future = ask_at_once(self.__amp__.calls, template, definition, kw)
                 if future is not None:
                     return future
         question = question_of(commandType, a, kw)

@@ -13,6 +13,7 @@ from ..commands.streams import Stream
 from ..errors import shortened
 from ..wire.boxes import AmpBox
 from ..wire.extensions import DESCRIBE, HEALTH, STREAM
+from .at_once import ask_at_once
 from .deadlines import deadline_after
 from .terms import NO_PAIRS, Terms, pairs_of
 
@@ -38,10 +39,10 @@ def ask(
     future: Any = None
     if template is not None:
         values: Any = question.__dict__
-        future = session.calls.ask_at_once(template, definition, values, deadline, pairs)
+        future = ask_at_once(session.calls, template, definition, values, deadline, pairs)
     elif definition.template is not None:
         values = question.structured
-        future = session.calls.ask_at_once(definition.template, definition, values, deadline, pairs)
+        future = ask_at_once(session.calls, definition.template, definition, values, deadline, pairs)
     if future is None:
         terms = Terms(session.limits, timeout, metadata) if metadata or timeout is not None else None
         with asked_on(question, terms):

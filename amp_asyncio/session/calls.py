@@ -7,20 +7,19 @@ told from one that answers nothing. It does not count against the window any mor
 A question waits before it is sent if too much is unanswered already, if the transport takes no more, or
 if the connection is being changed. One queue serves all three: see `questions.py`. The window does not
 hold up the only question of a responder: the answers that make room in it may depend on that one.
+
+Most questions do not wait, and leave as bytes, without a box: see `at_once.py`.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Mapping
-from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from ..commands.definitions import ENDING, ByName, Definition, raisable
+from ..commands.definitions import ENDING, ByName, raisable
 from ..commands.exchange import drop
-from ..commands.templates import Template
 from ..errors import (
     AmpError,
     ConnectionLost,
@@ -39,7 +38,7 @@ from .questions import Queue, fail, remote_error
 from .running import current
 from .streams import STREAMS_ARE_OPEN
 from .table import NO_TABLE, Table
-from .terms import NO_PAIRS, TIMEOUT_COST, Terms, deadline_for, suffix
+from .terms import TIMEOUT_COST, Terms, deadline_for
 
 if TYPE_CHECKING:
     from .session import Session
@@ -53,47 +52,44 @@ Asked: TypeAlias = ByName | Change | None
 # What the tag will add to a question that has none yet.
 _TAG_COST = PAIR_OVERHEAD + len(ASK) + 12
 
-# With more questions than this without an answer, the next one does not leave before the end of the
-# turn: their callers often go on in the same turn, and one question that leaves alone costs both sides
-# more.
-_FEW = 8
-
 
 class Calls:
     """The questions of one conversation that this side asks.
 
     Attributes:
+        session: the conversation.
         over: why no question can be answered any more; None while that is possible.
         held: whether the connection takes no questions: it is congested, or being changed.
-        ready: whether a question may leave at once, as bytes: nothing waits, nothing is logged.
+        ready: whether a question may leave at once, as bytes: see `at_once.py`.
+        counter: the number of the last command; the tag of a question is its hexadecimal form.
+        most: how large a question may be, together with those that are unanswered, to leave at once.
+        default: the timeout of questions that have none of their own; None for none.
         table: the open questions; `NO_TABLE` before the first one.
     """
 
     __slots__ = (
-        "_counter",
-        "_default",
-        "_most",
         "_offers",
-        "_session",
         "_unresolved",
         "_waiting",
+        "counter",
+        "default",
         "held",
+        "most",
         "over",
         "ready",
+        "session",
         "table",
     )
 
     def __init__(self, session: Session) -> None:
-        self._session = session
+        self.session = session
         self.over: AmpError | None = None
         self.ready = False
-        # The number of the last command; the tag of a question is its hexadecimal form.
-        self._counter = 0
+        self.counter = 0
         self.table = NO_TABLE
-        self._default: float | None = None  # The timeout of questions that have none of their own.
+        self.default: float | None = None
         self._offers = False  # Whether the next question is to carry our offer.
-        # How large a question may be, together with those that are unanswered, to leave at once.
-        self._most = 0
+        self.most = 0
         self.held = False
         self._waiting: Queue | None = None  # Made when the first question has to wait.
         # The futures of commands that want no answer, while the transport takes no more.
@@ -101,14 +97,14 @@ class Calls:
 
     def begin(self) -> None:
         """Take the limits of the session: questions can be sent from now on."""
-        limits = self._session.limits
-        self._most = min(limits.window, limits.max_box_size)
-        self._default = limits.default_timeout
+        limits = self.session.limits
+        self.most = min(limits.window, limits.max_box_size)
+        self.default = limits.default_timeout
         self.offer()
 
     def offer(self) -> None:
         """Have the next question say that this side is of this package: see `negotiation.py`."""
-        self._offers = self._session.extended
+        self._offers = self.session.extended
         self.update()
 
     def update(self) -> None:
@@ -118,14 +114,14 @@ class Calls:
             and not self.held
             and not self._waiting
             and not self._offers
-            and not self._session.closing
-            and self._session.interceptors is None
-            and self._session.outlet.takes_bytes
+            and not self.session.closing
+            and self.session.interceptors is None
+            and self.session.outlet.takes_bytes
         )
 
     def is_open(self) -> bool:
         """Return whether somebody waits for an answer."""
-        interceptors = self._session.interceptors
+        interceptors = self.session.interceptors
         if self._waiting or self._unresolved or (interceptors is not None and interceptors.is_open()):
             return True
         return self.table.is_open()
@@ -139,89 +135,14 @@ class Calls:
         if self.table is not NO_TABLE:
             self.table.peer_announced()
 
-    def asked(self, tag: bytes) -> ByName | Change | None:
-        """Return what takes the answer to the question of this tag; None if none is open."""
-        entry = self.table.open.get(tag)
-        return None if entry is None else entry[0]
-
-    def has_asked(self, number: int) -> bool:
-        """Return whether a question was asked whose tag is this number."""
-        return number <= self._counter
-
-    def _made_table(self) -> Table:
+    def made_table(self) -> Table:
         """Return the table of this conversation; it is made for the first question."""
         if self.table is NO_TABLE:
-            tells = self._session.knows(CANCEL)
-            self.table = Table(self._session, self._room_made, tells)
+            tells = self.session.knows(CANCEL)
+            self.table = Table(self.session, self._room_made, tells)
         return self.table
 
     # --- asking ---
-
-    def ask_at_once(
-        self,
-        template: Template,
-        asked: Definition,
-        objects: dict[str, Any],
-        given: float | None = None,
-        metadata: Mapping[bytes, bytes] = NO_PAIRS,
-    ) -> _AnyFuture | None:
-        """Ask without making a box; return None if a box is needed, and nothing was sent.
-
-        `given` is the deadline that the caller has given, and `metadata` are pairs of the box.
-        """
-        if not self.ready:
-            return None
-        running, responders = current.get(), self._session.responders
-        inside = running is not None or responders.desk.now is not None
-        deadline, more, beyond = None, b"", 0
-        if inside or given is not None or self._default is not None or metadata:
-            if inside or given is None or given == inf:
-                asking = responders.call_of_asker(running) if inside else None
-                deadline = deadline_for(given, asking, self._default)
-            else:
-                deadline = given
-            left = None if deadline is None else deadline - monotonic()
-            if left is not None and left <= 0:
-                return None
-            if self._session.extended:
-                more, beyond = suffix(left, metadata)
-        # Reserved before the arguments are encoded: what encodes them may ask something itself.
-        self._counter = number = self._counter + 1
-        tag = b"%x" % number
-        table = self.table
-        if table is NO_TABLE:
-            table = self._made_table()
-        data = template.fill(tag, objects, self._most - table.unanswered - beyond, more)
-        if data is None:
-            if self._counter == number:
-                self._counter = number - 1
-            return None
-        future: _AnyFuture = asyncio.get_running_loop().create_future()
-        size = len(data) + template.overhead + beyond
-        # (What `add` does, without a call: most questions come here.)
-        questions = table.open
-        questions[tag] = (asked, future, size)
-        table.unanswered += size
-        try:
-            if len(questions) > _FEW:
-                if len(questions) >= table.count_at:
-                    table.count()
-                self._session.outbox.send(data, later=True)
-            else:
-                self._session.outbox.send(data)
-        except (ConnectionLost, ProtocolSwitched):
-            table.remove(tag)
-            return None  # The future of the question with a box will say it.
-        if table.tells and not table.watches:
-            table.watch_soon()
-        if deadline is not None:
-            if (deadlines := table.deadlines) is not None and deadline >= deadlines.due:
-                deadlines.times[future] = deadline  # (What `add` does, without a call.)
-            else:
-                table.end_at(future, deadline)
-        if inside:
-            responders.asked(future)
-        return future
 
     def ask(
         self,
@@ -239,7 +160,7 @@ class Calls:
         What is wrong with the box is raised at once, and nothing is sent. Everything else is for the
         future to say.
         """
-        session = self._session
+        session = self.session
         if not session.started:
             raise RuntimeError("there is no connection yet; ask when connection_made was called")
         future: _AnyFuture = asyncio.get_running_loop().create_future()
@@ -258,7 +179,7 @@ class Calls:
         if asked is not None and not asked.counted:
             size = 0
         if deadline is not None:
-            self._made_table().end_at(future, deadline)
+            self.made_table().end_at(future, deadline)
         responders = session.responders
         nested = responders.is_inside()
         passes = nested and responders.asks_nothing()
@@ -288,8 +209,8 @@ class Calls:
         """Return the deadline of a question that is asked here; None if it has none."""
         if asked is None or (terms is None and isinstance(asked, Change)):
             return None
-        asking = self._session.responders.call_of_asker(current.get())
-        return deadline_for(None if terms is None else terms.deadline, asking, self._default)
+        asking = self.session.responders.call_of_asker(current.get())
+        return deadline_for(None if terms is None else terms.deadline, asking, self.default)
 
     def ask_beside(self, box: AmpBox, asked: ByName) -> None:
         """Ask what the user does not: it passes window and backlog, and only `asked` waits for it."""
@@ -301,8 +222,8 @@ class Calls:
         """Raise what is wrong with a box that will be sent later; its tag will not be longer."""
         if asked is not None:
             waiting = len(self._waiting) if self._waiting else 0
-            box[ASK] = b"%x" % (self._counter + waiting + 1)
-        self._session.outbox.serialize(box)
+            box[ASK] = b"%x" % (self.counter + waiting + 1)
+        self.session.outbox.serialize(box)
         box.pop(ASK, None)
 
     def _may_send(self, size: int, passes: bool) -> bool:
@@ -311,18 +232,18 @@ class Calls:
         unanswered = self.table.unanswered
         if passes or not unanswered:
             return True
-        return unanswered + size <= self._session.limits.window
+        return unanswered + size <= self.session.limits.window
 
     def _send(self, asked: Asked, box: AmpBox, size: int, future: _AnyFuture) -> None:
         """Send a question; its future is in the table before that."""
-        session = self._session
+        session = self.session
         if isinstance(asked, Change):
             asked.check(changeable(session.outlet))
             if session.has_streams():
                 raise RuntimeError(STREAMS_ARE_OPEN)
-        self._counter = number = self._counter + 1
+        self.counter = number = self.counter + 1
         tag = b"%x" % number
-        table, offers = self.table if asked is None else self._made_table(), False
+        table, offers = self.table if asked is None else self.made_table(), False
         if asked is not None:
             box[ASK] = tag
             deadline = table.deadlines.times.get(future) if table.deadlines is not None else None
@@ -335,8 +256,8 @@ class Calls:
             session.send(box)
         except BaseException as error:
             table.remove(tag)
-            if self._counter == number:
-                self._counter = number - 1
+            if self.counter == number:
+                self.counter = number - 1
             if isinstance(error, ConnectionLost | ProtocolSwitched):
                 drop(box)
                 fail(asked, future, error)
@@ -409,7 +330,7 @@ class Calls:
         if self._waiting and (entry := self._waiting.remove(future)) is not None:
             drop(entry[1])
             self._send_waiting()
-            self._session.moved()
+            self.session.moved()
 
     def let_pass(self, questions: deque[_AnyFuture], asking: int) -> None:
         """Let the first of a responder's `questions` pass the window, if all that it asks wait."""
@@ -428,14 +349,14 @@ class Calls:
         """Take an answer; `MalformedAmpBox` where no such question is open."""
         asked, future = self.table.take(box[ANSWER])
         try:
-            asked.answered(box, self._session, future)
+            asked.answered(box, self.session, future)
         except BaseException as error:
             fail(asked, future, error)
             raise
         if self._waiting:
             self._send_waiting()
-        if self._session.watched:
-            self._session.moved()
+        if self.session.watched:
+            self.session.moved()
 
     def error_received(self, box: AmpBox) -> None:
         """Take an error; `MalformedAmpBox` where it has no code, or no such question is open."""
@@ -444,16 +365,16 @@ class Calls:
         if error.errorCode == UNKNOWN_ERROR_CODE and "reference" in str(error.description):
             # The peer's log has the rest, under the same reference.
             message = "%r: a question failed: %s"
-            self._session.lines.warning(message, self._session, shortened(error.description))
+            self.session.lines.warning(message, self.session, shortened(error.description))
         try:
-            asked.failed(error, self._session, future)
+            asked.failed(error, self.session, future)
         except BaseException as broken:
             fail(asked, future, broken)
             raise
         if self._waiting:
             self._send_waiting()
-        if self._session.watched:
-            self._session.moved()
+        if self.session.watched:
+            self.session.moved()
 
     # --- the end ---
 

@@ -233,11 +233,12 @@ class Streams:
         if from_answerer is None or from_asker is not None:
             raise MalformedAmpBox(f"{shortened(box)} has not one of {ASKER!r} and {ANSWERER!r}")
         calls = self.session.calls
-        asked = calls.asked(from_answerer)
-        if asked is None:
-            if not calls.has_asked(_number(from_answerer)):
+        question = calls.table.open.get(from_answerer)
+        if question is None:
+            if _number(from_answerer) > calls.counter:
                 raise MalformedAmpBox(f"{shortened(box)} is for a question that was never asked")
             return None
+        asked = question[0]
         if not isinstance(asked, Asked):
             raise MalformedAmpBox(f"{shortened(box)} is for a question that opened no stream")
         return None if asked.lane.over else asked.lane
