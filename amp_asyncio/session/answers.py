@@ -34,7 +34,7 @@ def answer(
             and session.outlet.takes_bytes
             and (data := responder.written(objects, tag, session.limits.max_box_size)) is not None
         ):
-            session.outbox.send(data, later=len(session.responders.tasks) > 1)
+            session.outbox.send(data, later=len(session.responders.tasks.all) > 1)
             return
         else:
             reply = responder.box(objects, session.limits.max_box_size)

@@ -186,7 +186,7 @@ class Backlog:
             self.watch()
             return
         waiting, size = len(self._commands) + len(self._parked), self.size
-        suspended = session.responders.suspended
+        suspended = session.responders.tasks.suspended
         if suspended is not None:
             waiting, size = waiting + suspended.count, size + suspended.size
         session.outlet.give_up(
@@ -204,4 +204,4 @@ class Backlog:
             self._stall_timer = None
 
     def _is_watched(self) -> bool:
-        return self._overfull or self.stuck > 0 or self._session.responders.is_burdened()
+        return self._overfull or self.stuck > 0 or self._session.responders.tasks.are_burdened()

@@ -11,16 +11,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import sys
-from collections.abc import Awaitable
 from contextvars import copy_context
 from functools import partial
 from time import monotonic
 from types import CoroutineType
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final
 
 from ..commands.definitions import ENDING
-from ..errors import BadArguments, MalformedAmpBox, RemoteAmpError, TooLong, shortened
+from ..errors import BadArguments, MalformedAmpBox, RemoteAmpError, TooLong
 from ..wire.boxes import ASK, COMMAND, UNKNOWN_ERROR_CODE, AmpBox
 from ..wire.costs import box_cost
 from ..wire.extensions import STREAM
@@ -30,11 +28,12 @@ from .changes import ChangingCommand
 from .contexts import NO_CONTEXT, present_context
 from .control import CONTROLS, may_answer
 from .life import Pause
-from .locators import MethodResponder, Responder, StreamResponder, can_wait, is_awaitable
-from .refusals import Failing, is_loss, is_refusal, unhandled
-from .running import RUNNING, Desk, Running, Status, Suspended, current, desk
-from .stopping import Stopping, cancelled, overdue, why_stopped
+from .locators import MethodResponder, Responder, StreamResponder, is_awaitable
+from .refusals import Failing, is_refusal, unhandled
+from .running import RUNNING, Desk, Running, current, desk
+from .stopping import cancelled, overdue
 from .streams import STREAMS_ARE_OPEN
+from .tasks import NO_TASKS, Questions, Tasks
 from .terms import call_received
 
 if TYPE_CHECKING:
@@ -45,24 +44,14 @@ __all__ = ["Responders"]
 
 logger = logging.getLogger("amp_asyncio")
 
-# From Python 3.12 on, a responder that does not wait is done at once, without a trip through the loop.
-_EAGERLY: Final[dict[str, Any]] = {"eager_start": True} if sys.version_info >= (3, 12) else {}
-
-_Tasks: TypeAlias = dict[asyncio.Task[None], tuple[Running, Responder, Awaitable[Any]]]
-
 # What is known of the keys of a command whose responder has no schema.
 _NO_KEYS: Final[frozenset[bytes]] = frozenset()
 
-_Questions: TypeAlias = tuple[tuple[asyncio.Future[Any], bool], ...]
-
-# (Of this type, and not of that of an empty tuple, also for mypyc, which believes what it infers.)
-_NONE_ASKED: _Questions = ()
+# (Of this type also for a type checker, which would take it for a tuple that is always empty.)
+_NONE_ASKED: Questions = ()
 
 # What a conversation has before it begins.
 _NO_DESK: Final = Desk()
-
-# What a conversation has before the first responder had to wait: a dictionary takes memory.
-_NO_TASKS: Final[_Tasks] = {}
 
 
 class Responders:
@@ -73,43 +62,32 @@ class Responders:
         context: each responder gets a copy of it: the context in which the conversation has begun, so
             that no responder sees what another one has set, whichever event it is begun at.
         desk: where responders are called, on the event loop of the conversation.
-        tasks: the `async def` responders that have begun and not ended.
-        suspended: those of them that wait for answers of the peer; None if there were none yet.
+        tasks: the `async def` responders; `NO_TASKS` before the first one.
     """
 
     __slots__ = (
         "_asked",
         "_backlog",
         "_changing",
-        "_exempt",
-        "_running",
         "_session",
-        "_stopping",
-        "_uncounted",
         "context",
         "desk",
         "progress",
-        "suspended",
         "tasks",
     )
 
     def __init__(self, session: Session) -> None:
         self._session = session
         self.context = NO_CONTEXT
-        self.tasks = _NO_TASKS
-        self._exempt = 0  # How many of them wait until the others are done.
-        self._uncounted = 0  # How many of them answer streams.
-        self._running = 0  # The size of the commands of all but those.
-        self.suspended: Suspended | None = None
+        self.tasks = NO_TASKS
         self.desk = _NO_DESK
         self.progress = 0
         # What the plain responder that is called now has asked, and whether that was not sent yet.
-        self._asked: _Questions = _NONE_ASKED
+        self._asked: Questions = _NONE_ASKED
         # What answers the command that may change the connection.
         self._changing: Responder | None = None
         # Made when the first command has to wait: it takes more memory than all else here.
         self._backlog: Backlog | None = None
-        self._stopping: Stopping | None = None
 
     def begin(self) -> None:
         """Answer commands from now on, on the event loop that runs."""
@@ -176,13 +154,14 @@ class Responders:
             session.outlet.pause_reading(_pause_for(responder))
         # A refusal waits for its turn, too: it takes memory as well.
         if session.parking and not session.calls.is_open():
-            self._waiting().add(box, responder, size, call, parked=True)
-        elif self._backlog or ((self.tasks or session.calls.held) and not self._may_begin()):
-            self._waiting().add(box, responder, size, call)
+            self.waiting().add(box, responder, size, call, parked=True)
+        elif self._backlog or ((self.tasks.all or session.calls.held) and not self._may_begin()):
+            self.waiting().add(box, responder, size, call)
         else:
             self._begin(box, responder, size, call)
 
-    def _waiting(self) -> Backlog:
+    def waiting(self) -> Backlog:
+        """Return what the commands wait in; it is made for the first one."""
         if self._backlog is None:
             self._backlog = Backlog(self._session)
         return self._backlog
@@ -246,75 +225,12 @@ class Responders:
         running.call = call
         if stream:
             running.counted, running.size = False, 0
-        for future, waits in self._asked:
-            self._suspend(running, future, waits)
-        finishing = self._finish(running, responder, answer)
-        loop = asyncio.get_running_loop()
-        if loop.get_task_factory() is not None:
-            task: asyncio.Task[None] = context.run(loop.create_task, finishing)
-        else:
-            task = asyncio.Task(finishing, loop=loop, context=context, **_EAGERLY)
-        if not task.done():  # pragma: no branch: before 3.12 it never is
-            if self.tasks is _NO_TASKS:
-                self.tasks = {}
-            self.tasks[task] = running, responder, answer
-            self._running += running.size
-            self._uncounted += stream
-            task.add_done_callback(self._done)
-            if self._stopping is not None or (call is not None and call.deadline is not None):
-                self.stopping.began(task, running)
-            return task
-        return None  # pragma: no cover: before 3.12, none is done at once
+        if self.tasks is NO_TASKS:
+            self.tasks = Tasks(session, self)
+        return self.tasks.begin(running, responder, answer, context, self._asked)
 
-    async def _finish(self, running: Running, responder: Responder, answer: Awaitable[Any]) -> None:
-        """Wait for an answer, and send it when there is room for it."""
-        session = self._session
-        current.set(running)
-        try:
-            objects = await answer
-        except BaseException as error:
-            self._ended(running)
-            if running.status is Status.ABANDONED and is_loss(error):
-                logger.debug("%r: %s was cancelled", session, shortened(running.command))
-            elif (stopped := why_stopped(running, error)) is not None:
-                logger.debug("%r: %s was cancelled: %s", session, shortened(running.command), stopped)
-                answers.refuse(session, running.command, running.tag, responder, stopped)
-            else:
-                if isinstance(responder, MethodResponder):
-                    error = responder.declared(error) or error
-                if session.calls.held and isinstance(error, Exception):
-                    await self._waiting().room()
-                answers.refuse(session, running.command, running.tag, responder, error)
-            if isinstance(error, (asyncio.CancelledError, *ENDING)):
-                raise
-        else:
-            self._ended(running)
-            if session.calls.held and can_wait(responder):
-                await self._waiting().room()
-            answers.answer(session, running.command, running.tag, responder, objects)
-
-    def _ended(self, running: Running) -> None:
-        running.end()
-        self._resumed(running)
-
-    def _done(self, task: asyncio.Task[None]) -> None:
-        running, responder, answer = self.tasks.pop(task)
-        self._resumed(running)
-        self._running -= running.size
-        self._uncounted -= not running.counted
-        if running.status is Status.EXEMPT:
-            self._exempt -= 1
-        elif not running.ended:
-            # It was cancelled before it began: nothing else has ended the coroutine.
-            running.end()
-            if isinstance(answer, CoroutineType):
-                answer.close()
-            if running.status is not Status.ABANDONED:
-                error = asyncio.CancelledError("the responder was cancelled")
-                why = why_stopped(running, error) or error
-                answers.refuse(self._session, running.command, running.tag, responder, why)
-        if self._stopping is not None:
-            self._stopping.ended(task, running)
+    def task_ended(self) -> None:
+        """An `async def` responder has ended: there may be room for another one."""
         self.progress += 1
         if self._backlog:
             self.begin_waiting()
@@ -324,19 +240,13 @@ class Responders:
     # --- waiting for a turn ---
 
     def _may_begin(self) -> bool:
-        session = self._session
-        limits = session.limits
-        if self.tasks:
-            count = len(self.tasks) - self._exempt - self._uncounted
-            size, suspended = self._running, self.suspended
-            if suspended is not None:
-                count, size = count - suspended.count, size - suspended.size
-            if count >= limits.max_concurrent_responders or size >= limits.max_backlog:
-                return False
-            # What was returned already, and waits for room, does not become more before it is sent.
-            if self.is_burdened() or (self._backlog is not None and self._backlog.stuck):
-                return False
-        return not session.calls.held or session.outbox.unsent() < limits.max_backlog
+        # What was returned already, and waits for room, does not become more before it is sent.
+        if self.tasks.all and (
+            self.tasks.are_many(self._session.limits)
+            or (self._backlog is not None and self._backlog.stuck)
+        ):
+            return False
+        return self._has_room()
 
     def _has_room(self) -> bool:
         """Return whether there is room for another answer."""
@@ -400,29 +310,14 @@ class Responders:
         if running is not None and running.status is RUNNING:
             running.asks(future)
         if running is not None and running.is_inside(self):
-            self._suspend(running, future, waits)
+            self.tasks.suspend(running, future, waits)
         elif self.is_called():
             self._asked = (*self._asked, (future, waits))
 
-    def _suspend(self, running: Running, future: asyncio.Future[Any], waits: bool) -> None:
-        """Do not count a responder as running until the answer that it waits for is here."""
-        if self.suspended is None:
-            self.suspended = Suspended(self._room_changed, self._session.calls.let_pass)
-        if not future.done():
-            self.suspended.asked(running, future, waits)
-
-    def _resumed(self, running: Running) -> None:
-        if self.suspended is not None:
-            self.suspended.leave(running)
-
-    def is_burdened(self) -> bool:
-        """Return whether as many responders wait for answers of the peer as may."""
-        suspended = self.suspended
-        return suspended is not None and suspended.size > self._session.limits.max_backlog
-
-    def _room_changed(self) -> None:
-        if self.is_burdened():
-            self._waiting().watch()
+    def room_changed(self) -> None:
+        """Responders wait for answers of the peer, or do not any more."""
+        if self.tasks.are_burdened():
+            self.waiting().watch()
         elif self._backlog is not None:
             self._backlog.unwatch()
         if self._backlog:
@@ -437,7 +332,7 @@ class Responders:
 
     def is_idle(self) -> bool:
         """Return whether every command is done, except those that wait for that themselves."""
-        return not self._backlog and len(self.tasks) == self._exempt
+        return not self._backlog and self.tasks.are_idle()
 
     def is_called(self) -> bool:
         """Return whether a responder of this conversation is being called now."""
@@ -455,50 +350,18 @@ class Responders:
         """Do not wait for the responder that calls this, if one does: it waits for the others."""
         running = current.get()
         if running is not None and running.responders is self and running.status is RUNNING:
-            running.status = Status.EXEMPT
-            self._exempt += 1
-            self._resumed(running)
-            self._uncounted -= not running.counted
-            running.counted = True
-            self._running -= running.size
-            running.size = 0
+            self.tasks.exempt(running)
             self.begin_waiting()
-
-    def abandon(self) -> None:
-        """Cancel the responders whose answers are not wanted any more: the connection is lost."""
-        for task, (running, responder, _) in list(self.tasks.items()):
-            if running.status in (RUNNING, Status.CANCELLED, Status.OVERDUE):
-                running.status = Status.ABANDONED
-                if running.tag is not None and self.may_be_cancelled(responder):
-                    running.cancel_questions()
-                    task.cancel()
-
-    @property
-    def stopping(self) -> Stopping:
-        """What cancels responders one by one; made when it is first needed."""
-        if self._stopping is None:
-            self._stopping = Stopping(self)
-        return self._stopping
 
     def cancel(self, tag: bytes) -> None:
         """The caller does not wait any more for the answer with this tag."""
-        if self.stopping.cancel(tag) or not self._backlog or not self._has_room():
+        if self.tasks.cancel(tag) or not self._backlog or not self._has_room():
             return
         entry = self._backlog.take(tag)
         if entry is not None:
             box, responder, _, _ = entry
             answers.refuse(self._session, box[COMMAND], tag, responder, cancelled())
             self.begin_waiting()
-
-    def may_be_cancelled(self, responder: Responder) -> bool:
-        """Return whether a responder is cancelled when its answer is not wanted any more."""
-        own = responder.cancellable if isinstance(responder, MethodResponder) else None
-        return self._session.cancellable if own is None else own
-
-    def end(self) -> None:
-        """No more responders are cancelled one by one: the conversation is over."""
-        if self._stopping is not None:
-            self._stopping.end()
 
     def drop_backlog(self, keep: bool) -> None:
         """Forget the commands that have not begun; with `keep`, only those that want an answer."""

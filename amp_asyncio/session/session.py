@@ -326,8 +326,8 @@ class Session:
         """
         # First of all, since whoever waits for an answer is to be cancelled rather than told.
         if isinstance(reason, ConnectionLost):
-            self.responders.abandon()
-        self.responders.end()
+            self.responders.tasks.abandon()
+        self.responders.tasks.end()
         if self._streams is not None:
             self._streams.end(reason)
         self.calls.end(reason)

@@ -18,7 +18,7 @@ from .refusals import is_loss
 from .running import RUNNING, Running, Status
 
 if TYPE_CHECKING:
-    from .responders import Responders
+    from .tasks import Tasks
 
 __all__ = ["Stopping", "cancelled", "overdue", "why_stopped"]
 
@@ -31,32 +31,32 @@ class Stopping:
     It is made when the first of them has a deadline, or is cancelled.
     """
 
-    __slots__ = ("_deadlines", "_responders", "_tasks")
+    __slots__ = ("_by_tag", "_deadlines", "_tasks")
 
-    def __init__(self, responders: Responders) -> None:
-        self._responders = responders
+    def __init__(self, tasks: Tasks) -> None:
+        self._tasks = tasks
         self._deadlines = Deadlines(self._overdue)
-        self._tasks: dict[bytes, asyncio.Task[None]] = {}
-        for task, (running, _, _) in responders.tasks.items():
+        self._by_tag: dict[bytes, asyncio.Task[None]] = {}
+        for task, (running, _, _) in tasks.all.items():
             self.began(task, running)
 
     def began(self, task: asyncio.Task[None], running: Running) -> None:
         """A responder has begun."""
         tag = running.tag
         if tag is not None:
-            self._tasks[tag] = task
+            self._by_tag[tag] = task
             if running.call is not None and running.call.deadline is not None:
                 self._deadlines.add(task, running.call.deadline)
 
     def ended(self, task: asyncio.Task[None], running: Running) -> None:
         """A responder has ended."""
-        if running.tag is not None and self._tasks.get(running.tag) is task:
-            del self._tasks[running.tag]
+        if running.tag is not None and self._by_tag.get(running.tag) is task:
+            del self._by_tag[running.tag]
         self._deadlines.times.pop(task, None)
 
     def cancel(self, tag: bytes) -> bool:
         """Cancel the responder with this tag; return whether there is one."""
-        task = self._tasks.get(tag)
+        task = self._by_tag.get(tag)
         if task is not None:
             self._stop(task, Status.CANCELLED)
         return task is not None
@@ -65,8 +65,8 @@ class Stopping:
         self._stop(task, Status.OVERDUE)
 
     def _stop(self, task: asyncio.Task[None], status: Status) -> None:
-        running, responder, _ = self._responders.tasks[task]
-        if running.status is RUNNING and self._responders.may_be_cancelled(responder):
+        running, responder, _ = self._tasks.all[task]
+        if running.status is RUNNING and self._tasks.may_be_cancelled(responder):
             running.status = status
             running.cancel_questions()
             task.cancel()
