@@ -33,7 +33,7 @@ def ask(
 ) -> asyncio.Future[Any]:
     """Ask `question`, and return the future of its answer; raises as `callRemote` does."""
     deadline = deadline_after(timeout)
-    pairs = pairs_of(metadata, session.limits.max_metadata) if metadata else NO_PAIRS
+    pairs = pairs_of(metadata, session.limits) if metadata else NO_PAIRS
     definition = question.__amp__
     template = definition.question_template
     future: Any = None
@@ -44,11 +44,15 @@ def ask(
         values = question.structured
         future = ask_at_once(session.calls, definition.template, definition, values, deadline, pairs)
     if future is None:
-        terms = Terms(session.limits, timeout, metadata) if metadata or timeout is not None else None
-        with asked_on(question, terms):
+        with asked_on(question, _terms(deadline, pairs)):
             future = question._doCommand(session.owner or _Forgotten(session))
     asked: asyncio.Future[Any] = future
     return asked
+
+
+def _terms(deadline: float | None, pairs: Mapping[bytes, bytes]) -> Terms | None:
+    """Return the terms of a question; None if its caller says nothing."""
+    return Terms(deadline, pairs) if deadline is not None or pairs else None
 
 
 class _Forgotten:
@@ -69,7 +73,7 @@ def stream(
         raise TypeError(f"stream takes a question such as Tail(name='log'), not {shortened(question)}")
 
     def ask(asked: ByName) -> asyncio.Future[Any]:
-        terms = Terms(session.limits, timeout, metadata) if metadata or timeout is not None else None
+        terms = _terms(deadline_after(timeout), pairs_of(metadata, session.limits))
         owner = session.owner or _Forgotten(session)
         box = question.makeArguments(question.structured, owner)
         try:
@@ -89,9 +93,9 @@ def stream(
 def ask_health(session: Session, service: str | None, timeout: float | None) -> asyncio.Future[AmpBox]:
     """Ask whether the peer serves: the future raises `NotServing` if not."""
     box = AmpBox() if service is None else AmpBox({b"service": service.encode()})
-    return session.calls.ask(HEALTH, box, _BY_NAME, 0, Terms(session.limits, timeout, None))
+    return session.calls.ask(HEALTH, box, _BY_NAME, 0, Terms(deadline_after(timeout)))
 
 
 def ask_description(session: Session, timeout: float | None) -> asyncio.Future[AmpBox]:
     """Ask which commands the peer answers."""
-    return session.calls.ask(DESCRIBE, AmpBox(), _BY_NAME, 0, Terms(session.limits, timeout, None))
+    return session.calls.ask(DESCRIBE, AmpBox(), _BY_NAME, 0, Terms(deadline_after(timeout)))

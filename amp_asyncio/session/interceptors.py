@@ -24,7 +24,7 @@ from ..wire.boxes import COMMAND, AmpBox
 from .current import Call, current_call
 from .locators import MethodResponder, Responder, is_awaitable
 from .running import RUNNING, current
-from .terms import Terms
+from .terms import Terms, pairs_of
 
 if TYPE_CHECKING:
     from .calls import Asked
@@ -208,10 +208,8 @@ class _Question:
         given = self._terms
         if given is None and not self.call.metadata:
             return None
-        terms = Terms(self._session.limits, None, self.call.metadata)
-        if given is not None:
-            terms.deadline = given.deadline
-        return terms
+        pairs = pairs_of(self.call.metadata, self._session.limits)
+        return Terms(None if given is None else given.deadline, pairs)
 
     def forget(self) -> None:
         """Let go of what was never sent."""

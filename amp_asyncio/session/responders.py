@@ -1,6 +1,6 @@
 """Responders: commands in, answers out.
 
-For each command, a responder is found and run, at once or in a task of its own, and an answer or an
+For each command, a responder is found and run, at once or in a task (`tasks.py`), and an answer or an
 error is sent: see `answers.py`. Not everything begins at once: the responders that run at the same time
 are limited, in number and in the size of their commands, and so are the answers that the peer has not
 taken yet. Later commands wait, in order: see `backlog.py`. Responders that wait for an answer of the

@@ -11,14 +11,14 @@ from functools import lru_cache
 from math import inf
 from time import monotonic
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ..errors import BadArguments
 from ..wire.boxes import ASK, COMMAND, MAX_KEY_LENGTH, MAX_VALUE_LENGTH, AmpBox
 from ..wire.costs import PAIR_OVERHEAD, box_cost
 from ..wire.extensions import METADATA, OFFER, TIMEOUT, take_keys
 from .current import NO_METADATA, Call
-from .deadlines import deadline_after, deadline_of, digits, milliseconds
+from .deadlines import deadline_of, digits, milliseconds
 from .negotiation import offer_received
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ _BEYOND: Final = PAIR_OVERHEAD - 4
 TIMEOUT_COST: Final = PAIR_OVERHEAD + len(TIMEOUT) + 15
 
 
-class Terms:
+class Terms(NamedTuple):
     """What the caller has said about one question.
 
     Attributes:
@@ -55,21 +55,19 @@ class Terms:
         metadata: its metadata, as pairs of its box.
     """
 
-    __slots__ = ("deadline", "metadata")
-
-    def __init__(
-        self, limits: Limits, timeout: float | None, metadata: Mapping[str, str] | None
-    ) -> None:
-        self.deadline = deadline_after(timeout)
-        self.metadata = pairs_of(metadata, limits.max_metadata) if metadata else NO_PAIRS
+    deadline: float | None
+    metadata: Mapping[bytes, bytes] = NO_PAIRS
 
     def named(self) -> dict[str, str]:
         """Return the metadata by its names."""
         return {key[_PREFIX:].decode(): value.decode() for key, value in self.metadata.items()}
 
 
-def pairs_of(metadata: Mapping[str, str], most: int) -> dict[bytes, bytes]:
+def pairs_of(metadata: Mapping[str, str] | None, limits: Limits) -> Mapping[bytes, bytes]:
     """Return the pairs of metadata; `TypeError` or `ValueError` for metadata that cannot be sent."""
+    if not metadata:
+        return NO_PAIRS
+    most = limits.max_metadata
     pairs: dict[bytes, bytes] = {}
     size = 0
     for name, value in metadata.items():
