@@ -55,19 +55,19 @@ class Keepalive:
         "__weakref__",
         "_context",
         "_due",
-        "_interval",
         "_looked_at",
         "_loop",
         "_probes",
-        "_timeout",
         "_timer",
         "_waiting",
+        "interval",
+        "timeout",
     )
 
     def __init__(self, loop: asyncio.AbstractEventLoop, interval: float, timeout: float) -> None:
         self._loop = loop
-        self._interval = interval
-        self._timeout = timeout
+        self.interval = interval
+        self.timeout = timeout
         self._waiting: dict[Connection, Session] = {}  # Those that have heard of their peers.
         self._probes: dict[Connection, Probe] = {}
         self._timer: Alarm | None = None
@@ -79,7 +79,7 @@ class Keepalive:
         """Ask the peer of a connection, through `session`, when it has been silent for long enough."""
         self._probes.pop(connection, None)
         self._waiting[connection] = session
-        self._look_at(connection.inbox.heard_at + self._interval)
+        self._look_at(connection.inbox.heard_at + self.interval)
 
     def forget(self, connection: Connection) -> None:
         """Do not ask its peer any more."""
@@ -105,33 +105,24 @@ class Keepalive:
     def _look(self) -> None:
         self._timer = None
         self._looked_at = perf_counter()
-        latest = self._looked_at - self._interval
+        latest = self._looked_at - self.interval
         silent = [each for each in self._waiting if each.inbox.heard_at <= latest]
         for connection in silent:
             session = self._waiting.pop(connection)
-            self._probes[connection] = Probe(self, connection, session, self._interval, self._timeout)
+            self._probes[connection] = Probe(self, connection, session)
         if self._waiting:
             heard_at = min(each.inbox.heard_at for each in self._waiting)
-            self._look_at(heard_at + self._interval)
+            self._look_at(heard_at + self.interval)
 
 
 class Probe(Timer):
     """Asks the peer of one connection, and aborts the connection if nothing comes then."""
 
-    def __init__(
-        self,
-        keepalive: Keepalive,
-        connection: Connection,
-        session: Session,
-        interval: float,
-        timeout: float,
-    ) -> None:
+    def __init__(self, keepalive: Keepalive, connection: Connection, session: Session) -> None:
         super().__init__(connection.loop, session.responders.context.copy())
         self._keepalive = keepalive
         self._connection = connection
         self._session = session
-        self._interval = interval
-        self._timeout = timeout
         self._heard_at = self._due = 0.0
         self._unsent = 0
         self.soon(self._ask)
@@ -145,7 +136,7 @@ class Probe(Timer):
         """Look for signs of life, the next time after one of the steps; `steps` were without any."""
         self._heard_at = self._connection.inbox.heard_at
         self._unsent = self._queued()
-        step = self._timeout / _STEPS
+        step = self._keepalive.timeout / _STEPS
         self._due = perf_counter() + step
         self.later(step, self._step_over, steps + 1)
 
@@ -168,7 +159,7 @@ class Probe(Timer):
         return (
             connection.state is not State.OPEN
             or bool(connection.inbox.pauses)
-            or now - self._due > self._timeout / _STEPS / 2
+            or now - self._due > self._keepalive.timeout / _STEPS / 2
             or self._queued() < self._unsent
         )
 
@@ -188,15 +179,15 @@ class Probe(Timer):
         else:
             self._connection.give_up(
                 ConnectionLost(
-                    f"nothing has come for {self._interval} seconds, and nothing in another "
-                    f"{self._timeout} seconds after the peer was asked whether it is there"
+                    f"nothing has come for {self._keepalive.interval} seconds, and nothing in another "
+                    f"{self._keepalive.timeout} seconds after the peer was asked whether it is there"
                 )
             )
 
 
 # Those that are in use: each is kept by its connections.
-_OF_LOOP: TypeAlias = WeakValueDictionary[tuple[float, float], Keepalive]
-_IN_USE: WeakKeyDictionary[asyncio.AbstractEventLoop, _OF_LOOP] = WeakKeyDictionary()
+_OfLoop: TypeAlias = WeakValueDictionary[tuple[float, float], Keepalive]
+_IN_USE: WeakKeyDictionary[asyncio.AbstractEventLoop, _OfLoop] = WeakKeyDictionary()
 
 
 def keep_alive(connection: Connection, session: Session | None) -> None:
