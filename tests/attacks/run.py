@@ -144,15 +144,26 @@ def attack(title: str) -> Callable[[Attack], Attack]:
     return add
 
 
-def read_all(sock: socket.socket) -> None:
-    """Take everything that comes, in a thread."""
+@contextmanager
+def read_all(sock: socket.socket) -> Iterator[None]:
+    """Take everything that comes, in a thread, and hang up at the end.
+
+    To close the socket is not enough for that: the thread that reads from it keeps it open.
+    """
 
     def read() -> None:
         with suppress(OSError):
             while sock.recv(2**16):
                 pass
 
-    threading.Thread(target=read, daemon=True).start()
+    thread = threading.Thread(target=read, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # The server hung up first.
+            sock.shutdown(socket.SHUT_RDWR)
+        thread.join()
 
 
 def send(sock: socket.socket, data: bytes, seconds: float = 20) -> int:
@@ -190,8 +201,7 @@ def lingering(server: Server, short: bool) -> None:
 
 @attack("100 commands, held, with lists of empty boxes")
 def lists(server: Server, short: bool) -> None:
-    with server.connect() as sock:
-        read_all(sock)
+    with server.connect() as sock, read_all(sock):
         items = b"\0\0" * 32_000
         commands = [command("Hold", tag, items=items) for tag in range(10 if short else 100)]
         send(sock, b"".join(commands))
@@ -219,8 +229,7 @@ def answers(server: Server, short: bool) -> None:
 
 @attack("4 MB of small commands that wait")
 def backlog(server: Server, short: bool) -> None:
-    with server.connect() as sock:
-        read_all(sock)
+    with server.connect() as sock, read_all(sock):
         send(sock, b"".join(command("Hold", tag) for tag in range(1000)))
         count = 5_000 if short else 70_000
         waiting = b"".join(command("Sum", tag, a=b"1", b=b"2") for tag in range(1000, 1000 + count))
@@ -313,6 +322,8 @@ def run(title: str, kind: str, short: bool) -> str:
         time.sleep(0.2)
         with suppress(OSError):  # It was thrown out.
             attacks[title](server, short)
+        with suppress(OSError):
+            server.release()  # A server does not read on, or notice an end, while it holds too much.
         logged = server.log.stat().st_size - logged
         end = time.monotonic() + 30
         while (left := server.descriptors() - watch.before) > 0 and time.monotonic() < end:
