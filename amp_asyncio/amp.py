@@ -71,8 +71,8 @@ class AMP(BinaryBoxProtocol, BoxDispatcher, CommandLocator, SimpleStringLocator)
     def locateResponder(self, name: bytes) -> Responder | None:
         """Return a declared responder of the command `name`, or else a method `amp_NAME`.
 
-        If there is none for `StartTLS`, the connection is secured against eavesdroppers: no certificate
-        is presented, and none is asked for.
+        Without one for `StartTLS`, the connection is secured against eavesdroppers only: this side
+        neither proves its identity nor verifies the peer's.
         """
         responder = CommandLocator.locateResponder(self, name)
         if responder is None:

@@ -93,7 +93,7 @@ class _Alarm:
 
 
 class _Clock:
-    """The alarms of one event loop. It has a descriptor while there are any."""
+    """The alarms of one event loop. It has a descriptor while it has any."""
 
     __slots__ = ("_alarms", "_due", "_kernel", "_loop", "_number", "_timer", "_waiting")
 
@@ -143,13 +143,13 @@ class _Clock:
         return alarm
 
     def ended(self) -> None:
-        """There is one alarm less."""
+        """An alarm has ended."""
         self._waiting -= 1
         if not self._waiting:
             self.stop()
 
     def cancelled(self) -> None:
-        """There is one alarm less, and it is still among the others."""
+        """An alarm was cancelled; it may stay in the heap until it is due."""
         self.ended()
         if len(self._alarms) > _MANY and self._waiting * 2 < len(self._alarms):
             self._alarms[:] = [entry for entry in self._alarms if entry[2].clock is not None]
@@ -203,7 +203,7 @@ class _Kernel(NamedTuple):
 
 
 def _kernel() -> _Kernel | None:
-    """Return what the C library has, or None if it has no such timers."""
+    """Return the timers of the C library, or None if it lacks them."""
     try:
         import ctypes  # It takes a while, and most processes that import this package need it later.
 
@@ -216,6 +216,6 @@ def _kernel() -> _Kernel | None:
 
 
 def _spec(delay: float) -> bytes:
-    """Return a `struct itimerspec`: no interval, and so many seconds until the timer rings."""
+    """Return a `struct itimerspec`: no interval, and `delay` seconds until the timer rings."""
     seconds, nanoseconds = divmod(max(1, int(delay * 1e9)), 1_000_000_000)  # (0 would switch it off.)
     return pack("4l", 0, 0, seconds, nanoseconds)

@@ -2,7 +2,7 @@
 
 Closing a file can take as long as its sender likes. A TCP socket with `SO_LINGER` waits until the
 other end has taken what was written; a file of a FUSE file system waits for the program that serves
-it. So threads close what a peer has passed. They run only while there is something to close, and do not
+it. So threads close what a peer has passed. They run only while work is left, and do not
 keep the process from ending.
 """
 
@@ -26,8 +26,8 @@ _THREADS: Final = 8
 
 _NO_LINGER: Final = struct.pack("ii", 0, 0)
 
-# Only operations that are atomic are done on these two, so that no lock is needed, and a process that
-# was forked meanwhile finds none that is held.
+# These two see only atomic operations. So they need no lock, which a process forked meanwhile could
+# find held.
 _jobs: deque[Callable[[], object]] = deque()
 _threads: set[Thread] = set()
 
@@ -35,7 +35,7 @@ _threads: set[Thread] = set()
 def discard(descriptors: Iterable[int]) -> None:
     """Close `descriptors` soon, in another thread.
 
-    A socket among them does not linger any more, so that even a thread is not held up for long.
+    Lingering is switched off for sockets, so that they do not hold up a thread for long.
     """
     for descriptor in descriptors:
         in_background(partial(_close, descriptor))
@@ -53,7 +53,7 @@ def pending() -> int:
 
 
 def _help() -> None:
-    """Start a thread, unless there are enough."""
+    """Start a thread, unless enough are running."""
     # A thread of the process that this one was forked from is not alive here.
     if sum(thread.is_alive() for thread in tuple(_threads)) >= _THREADS:
         return

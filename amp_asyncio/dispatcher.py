@@ -35,7 +35,7 @@ class BoxDispatcher(Composed):
     #: Whether the connection closes after an error that the command does not declare, as in Twisted.
     closeOnUnknownError: bool = False
 
-    #: Whether an `async def` responder is cancelled when its answer is not wanted any more; a command
+    #: Whether an `async def` responder is cancelled when its answer is no longer wanted; a command
     #: may say otherwise with its own `cancellable`.
     cancellable: bool = True
 
@@ -52,11 +52,11 @@ class BoxDispatcher(Composed):
     identity: Any = None
 
     #: Whether peers of this package speak with each other as such, with timeouts, cancelling and pings.
-    #: None for yes, unless somebody else looks at the boxes: a `boxReceiver`, or an override of
+    #: None for yes, unless user code handles the boxes: a `boxReceiver`, or an override of
     #: `ampBoxReceived` or `sendBox`.
     extensions: bool | None = None
 
-    #: Whether a peer may ask which commands there are, with the names and types of their arguments.
+    #: Whether a peer may ask for the list of commands, with the names and types of their arguments.
     describable: bool = False
 
     def __init_subclass__(cls, **kw: Any) -> None:
@@ -122,7 +122,7 @@ class BoxDispatcher(Composed):
 
         The future raises: one of the command's `errors`; `UnhandledCommand` if the peer has no
         responder; `UnknownRemoteError` if that failed otherwise; `MalformedAmpBox` if the answer does
-        not parse; `ConnectionLost` and `ProtocolSwitched` if there can be none. While the connection
+        not parse; `ConnectionLost` and `ProtocolSwitched` if no answer can come. While the connection
         is closing, only responders may ask; all others get `ConnectionLost`.
         """
         if not a and type(commandType) is CommandType:
@@ -253,5 +253,5 @@ class BoxDispatcher(Composed):
         self.__amp__.hold()
 
     def resume_sending(self) -> None:
-        """Send what waited, in order, until there is nothing left or sending pauses again."""
+        """Send what waited, in order, until all is sent or sending pauses again."""
         self.__amp__.release()

@@ -1,7 +1,7 @@
 """Endpoints: connecting and serving, in one line each.
 
 They are thin: asyncio's own functions do the work and take all their keyword arguments. What is added
-is what everybody writes by hand otherwise: leaving an `async with` closes in order, closing a server
+is what every program otherwise writes itself: leaving an `async with` closes in order, closing a server
 closes its connections too, and the log says which client could not be served, and why.
 """
 
@@ -50,7 +50,7 @@ _C = TypeVar("_C", bound=_Closable)
 class Opening(Generic[_C]):
     """An open connection or server: to be awaited, or entered as an `async with` that closes it.
 
-    If the body of the `async with` raises, `leave` closes it, or `close` if there is no `leave`. `call`
+    If the body of the `async with` raises, `leave` closes it, or `close` without a `leave`. `call`
     is the call that made it, as text for messages, and `result` a name for what it gives.
     """
 
@@ -312,9 +312,9 @@ def serve(
     With `max_connections` open connections, no more are accepted until one of them ends: clients wait,
     as many as `backlog` says. Handshakes that are under way count, and connections that were switched
     to another protocol do not. When the process is out of descriptors, that is logged once, and
-    accepting goes on when there are some.
+    accepting goes on when some are free.
 
-    `trusted_proxies` are networks, such as "10.0.0.0/8" or "::1". Whoever connects from one of them may
+    `trusted_proxies` are networks, such as "10.0.0.0/8" or "::1". A client in one of them may
     send a header of the PROXY protocol first, version 1 or 2, which says for whom: then that address is
     the peer's. From anywhere else such a header is malformed AMP.
 

@@ -60,7 +60,7 @@ class AmpError(Exception):
 
 
 class ConnectionLost(AmpError, ConnectionError):
-    """The connection is closed or closing, so no answer can arrive any more.
+    """The connection is closed or closing, so no answer can arrive.
 
     `__cause__` is the error that ended the connection, if it is known.
 

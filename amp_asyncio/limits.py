@@ -50,7 +50,7 @@ class Limits:
             written before; after that, the connection is lost. `serve` takes it for `ssl=`, too.
         descriptor_timeout: how long a descriptor that came may wait for the box that names it, before
             it is closed; None for no limit.
-        default_timeout: how long a call may take that has no timeout of its own; None for no limit.
+        default_timeout: how long a call without a timeout may take; None for no limit.
         max_metadata: the most bytes that the metadata of a question may have, names and values. A call
             with more raises `ValueError`, and a command that is received with more is refused.
         ping_interval: after how long without a byte of the peer it is asked whether it is there; None

@@ -35,7 +35,7 @@ def escaped(text: str) -> str:
 class Lines:
     """The log lines that one peer, or all clients of one server, can cause.
 
-    There may be `at_once` of them, and `per_second` after that. They also count as those of `whole`, of
+    It allows `at_once` of them, and `per_second` after that. They also count as those of `whole`, of
     which this is a part. In each call, the first of the arguments is what the line is about.
     """
 
@@ -51,14 +51,14 @@ class Lines:
         self._left_out = 0
 
     def warning(self, message: str, about: object, *arguments: object) -> None:
-        """Log a warning, unless there were too many lines."""
+        """Log a warning, unless the limit of lines is reached."""
         if self._may(about):
             logger.warning(message, about, *arguments, stacklevel=2)
 
     def error(
         self, message: str, about: object, *arguments: object, error: BaseException | None = None
     ) -> None:
-        """Log an error, with the traceback of `error`, unless there were too many lines."""
+        """Log an error, with the traceback of `error`, unless the limit of lines is reached."""
         if self._may(about):
             logger.error(message, about, *arguments, exc_info=error, stacklevel=2)
 
@@ -79,11 +79,11 @@ class Lines:
         return True
 
     def end(self, about: object) -> None:
-        """Say how many lines were left out since this was last said, if there were any."""
+        """Log how many lines were left out since the last such line, if any."""
         count, self._left_out = self._left_out, 0
         whole = self._whole
         if whole is not None and (count or whole._left_out):
-            # This line counts, too: there is one for each connection that caused too many.
+            # This line counts, too: each connection that caused too many adds one.
             whole._left_out += count
             count = 0
             if whole._takes_one():
@@ -98,7 +98,7 @@ def _make_safe(record: logging.LogRecord) -> bool:
         record.args = tuple(map(_safe, record.args))
     error = record.exc_info[1] if record.exc_info else None
     if error is not None and not record.exc_text:
-        # Formatters use this text where there is one.
+        # Formatters use this text, if it is set, instead of formatting `exc_info`.
         record.exc_text = "\n".join(_described(error, set()))
     return True
 

@@ -83,7 +83,7 @@ class BinaryBoxProtocol(Composed, asyncio.Protocol):
 
     @property
     def transport(self) -> asyncio.Transport | None:
-        """The transport; None before there is one, and once it is gone or handed over."""
+        """The transport; None before it is connected, and once it is gone or handed over."""
         return connection_of(self).transport
 
     @transport.setter
@@ -135,7 +135,7 @@ class BinaryBoxProtocol(Composed, asyncio.Protocol):
         """Take bytes of the stream. An override is a filter: it passes on what `super()` is to get."""
         connection = connection_of(self)
         if connection.state is State.CONNECTING:
-            raise RuntimeError("there is no connection yet: call connection_made(transport) first")
+            raise RuntimeError("not connected yet: call connection_made(transport) first")
         connection.inbox.receive(data)
 
     def eof_received(self) -> bool | None:
@@ -154,7 +154,7 @@ class BinaryBoxProtocol(Composed, asyncio.Protocol):
         connection_of(self).relieve()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The connection is gone, and whoever waited for something was told. An override is told."""
+        """The connection is gone, and everything that waited was told. An override is told."""
         connection_of(self).connection_lost(exc)
 
     def descriptor_received(self, descriptor: int) -> None:
@@ -221,7 +221,7 @@ def _after_beginning(override: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _receiver_of(proto: BinaryBoxProtocol) -> Receiver:
-    """Return what gets the boxes of `proto`: its own session, unless somebody wants to see them."""
+    """Return what gets the boxes of `proto`: its own session, unless user code handles them."""
     session = proto.__amp__
     receiver: Any = proto.boxReceiver
     own = receiver is proto

@@ -35,7 +35,7 @@ async def run(
 ) -> None:
     """Serve until SIGTERM or SIGINT, then end in order: `asyncio.run(run(serve(...)))` is a service.
 
-    When the signal comes, each server says that it does not serve any more, to health checks and to its
+    When the signal comes, each server says that it is about to close, to health checks and to its
     connections, so that clients go elsewhere. It goes on accepting and answering for `grace` seconds,
     the time that load balancers and clients need to notice. Then it closes, as `Server.close` does,
     within `timeout` seconds. A second signal ends the `grace`.
@@ -57,7 +57,7 @@ async def run(
     if reload is not None:
         signals[signal.SIGHUP] = reloading.begin
     async with AsyncExitStack() as stack:
-        # Before it listens: whoever sees that may send a signal.
+        # Before it listens: from then on, a signal may come.
         stack.enter_context(_handled(signals))
         stack.push_async_callback(reloading.close)
         for service in services:
@@ -154,7 +154,7 @@ def listen_fds(name: str | None = None) -> list[socket.socket]:
 
 
 def sd_notify(state: str) -> bool:
-    """Tell systemd, or whoever has started this service, about its state, such as "READY=1".
+    """Tell systemd, or another supervisor, about the state of this service, such as "READY=1".
 
     Return False if `NOTIFY_SOCKET` is not set, or if it cannot be reached.
     """

@@ -77,7 +77,7 @@ async def test_a_sender_as_twisted_defines_it(
 
 async def test_descriptors_need_a_connection_of_this_package() -> None:
     dispatcher, sender = BoxDispatcher(Locator()), Sender()
-    with pytest.raises(RuntimeError, match="there is no connection yet"):
+    with pytest.raises(RuntimeError, match="not connected yet"):
         dispatcher.callRemote(Pass, file=0)
     dispatcher.startReceivingBoxes(sender)
     with pytest.raises(TypeError, match="cannot carry descriptors"):

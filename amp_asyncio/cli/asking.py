@@ -34,7 +34,7 @@ _AS_IT_CAME = _AsItCame()
 
 
 async def ask(amp: AMP, name: bytes, box: AmpBox, requires_answer: bool = True) -> AmpBox | None:
-    """Ask for the command `name`, and return the box of the answer, or None if none is wanted.
+    """Ask for the command `name`, and return the box of the answer, or None without `requires_answer`.
 
     Raises `Failure` for an error that came, and for a box that cannot be sent.
     """

@@ -17,7 +17,7 @@ class Status(IntEnum):
     USAGE = 2
     #: The connection could not be made, was lost, or leads to something that is not AMP.
     CONNECTION = 3
-    #: The time was over.
+    #: The timeout passed.
     TIMEOUT = 4
     #: Ctrl-C, as a shell reports it.
     INTERRUPTED = 130

@@ -16,10 +16,10 @@ exit status:
   0    done
   1    the peer answered with an error, or does not serve; the bytes are not AMP
   2    the arguments, a file or a module are wrong, or a value does not fit its argument
-  3    there is no connection, it was lost, or the peer does not speak AMP
-  4    the time was over
+  3    the connection failed or was lost, or the peer does not speak AMP
+  4    the timeout passed
   130  interrupted by Ctrl-C
-  141  the reader of the output has gone"""
+  141  the reader of the output is gone"""
 
 _CALL = """\
 examples:
@@ -84,7 +84,7 @@ examples:
   echo 00045f61736b0001310008... | amp-asyncio decode --json | jq .command
 
 Each box is printed with the offset of its first byte. Values are cut, unless --full or --json is
-given. In JSON there is one object for each box. What cannot be printed is an escape, such as \\x00."""
+given. With --json, each box is one object. Unprintable bytes become escapes, such as \\x00."""
 
 _DISSECTOR = """\
 examples:

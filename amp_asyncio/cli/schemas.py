@@ -23,7 +23,7 @@ class AnyCommand:
 
     Attributes:
         items: the types of its items, if it opens a stream.
-        has_values: whether there is anything in its answer.
+        has_values: whether its answer has any values.
     """
 
     items: Items | None = None

@@ -1,4 +1,4 @@
-"""serve: a class of somebody's module, until Ctrl-C."""
+"""serve: a class of the user's module, until Ctrl-C."""
 
 from __future__ import annotations
 

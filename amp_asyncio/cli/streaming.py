@@ -109,7 +109,7 @@ async def _read() -> bytes:
             data = os.read(number, _CHUNK)
         except OSError as error:
             data = error
-        with suppress(RuntimeError):  # The loop is closed: nothing is wanted any more.
+        with suppress(RuntimeError):  # The loop is closed, so the data is dropped.
             loop.call_soon_threadsafe(found.put_nowait, data)
 
     Thread(target=read, daemon=True).start()

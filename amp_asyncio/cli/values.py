@@ -39,7 +39,7 @@ def parse_json(text: str) -> Any:
 
 
 def from_text(argument: Any, text: str, *, files: bool = True) -> Any:
-    """Return the value that was typed for an argument; raise `ValueError` if it has none.
+    """Return the value of the text for an argument; raise `ValueError` if it does not fit.
 
     `files` says whether `@FILE` stands for what is in a file.
     """
@@ -49,7 +49,7 @@ def from_text(argument: Any, text: str, *, files: bool = True) -> Any:
 
 
 def from_json(argument: Any, value: Any) -> Any:
-    """Return the value that was given as JSON for an argument; raise `ValueError` if it has none."""
+    """Return the value of the JSON for an argument; raise `ValueError` if it does not fit."""
     if value is None:
         return None
     if not isinstance(argument, ListOf | AmpList):
@@ -76,7 +76,7 @@ def _record(pairs: Pairs, value: Any) -> dict[str, Any]:
 
 
 def _plain(argument: Any, text: str, *, files: bool) -> Any:
-    if argument is None:  # There is none of this name, which is said later, of all such names at once.
+    if argument is None:  # The name is unknown: one error names all of them later.
         return text
     try:
         value = argument.fromString(text.encode("utf-8", "surrogateescape"))
@@ -125,7 +125,7 @@ def to_json(argument: Any, value: Any) -> Any:
 
 
 def shown_record(pairs: Pairs, objects: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what stands in JSON for objects by their Python names, without those that are None."""
+    """Return objects, by their Python names, as JSON writes them; None is left out."""
     return {
         escaped(name): to_json(argument, value)
         for name, argument in pairs

@@ -1,7 +1,7 @@
 """Addresses: what a client is given, and the endpoints that it connects to.
 
-An endpoint opens one connection. There is one for each address of the network, one for the path of a
-UNIX socket, and one for each child process (see `children.py`). Those that are equal are one place.
+An endpoint opens one connection. Each network address is one, and so is each path of a UNIX socket,
+and each child process (see `children.py`). Equal endpoints are one place.
 """
 
 from __future__ import annotations
@@ -65,8 +65,8 @@ class Source(Protocol):
 
     Attributes:
         fixed: whether they never change.
-        connections: how many connections there are, unless the client says it.
-        backoff: how long an endpoint is left alone that fails, unless the client says it.
+        connections: how many connections the client makes, unless it is told how many.
+        backoff: how long to wait before a failed endpoint is tried again, unless the client is told.
     """
 
     @property
@@ -150,7 +150,7 @@ def addresses_of(target: Any) -> Callable[[], Awaitable[Iterable[Address]]] | li
         return [target]
     if isinstance(target, list | tuple):
         if not target:
-            raise ValueError("Client(addresses): there is no address in the list")
+            raise ValueError("Client(addresses): the list of addresses is empty")
         return list(target)
     if callable(target):
         resolver: Any = target

@@ -1,4 +1,4 @@
-"""Asking: one question, on whatever connection there is, until it is answered or fails.
+"""Asking: one question, on any connection of the client, until it is answered or fails.
 
 The caller has one future. Each time that the question is asked, the connection makes another one. It is
 asked again when its connection was lost before it was sent, or if its command says `idempotent`.
@@ -56,7 +56,7 @@ class Question:
         self._timer: asyncio.TimerHandle | None = None
 
     def left(self) -> float | None:
-        """Return how many seconds are left; None if there is no limit."""
+        """Return how many seconds are left; None for no limit."""
         if self._deadline is None:
             return None
         return max(0.0, self._deadline - self.future.get_loop().time())
@@ -83,13 +83,13 @@ class Question:
         self._timer = self.future.get_loop().call_later(delay, late, self)
 
     def stop_timer(self) -> None:
-        """It does not wait any more."""
+        """It no longer waits."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
     def fail(self, error: Exception) -> None:
-        """It is not asked any more."""
+        """It fails: it will not be asked again."""
         self.stop_timer()
         if not self.future.done():
             self.future.set_exception(error)

@@ -26,8 +26,8 @@ class Children:
     """Child processes for a `Client`, which starts and ends them; `children` makes it.
 
     Attributes:
-        fixed: whether there are always as many.
-        connections: how many there are.
+        fixed: whether their number never changes.
+        connections: how many run.
         backoff: how long one is not started again when it has ended early.
     """
 
@@ -90,7 +90,7 @@ class _OpenChild:
         self._grace = grace
 
     def abandoned(self, answer: asyncio.Future[Any]) -> None:
-        """Kill the child if it does not end a call in time whose answer is not awaited any more."""
+        """Kill the child if it does not end in time a call that the caller has abandoned."""
         asyncio.get_running_loop().call_later(self._grace, self._check, answer)
 
     def _check(self, answer: asyncio.Future[Any]) -> None:

@@ -39,7 +39,7 @@ _R = TypeVar("_R")
 _In = TypeVar("_In")
 _Out = TypeVar("_Out")
 
-# How many seconds a call waits for a connection, if it has no time of its own.
+# How many seconds a call without a timeout waits for a connection.
 _PATIENCE = 30.0
 
 # How many seconds closing may take, and leaving after an error.
@@ -50,9 +50,9 @@ _LEAVING = 1.0
 class ClientState(Enum):
     """What a `Client` is at the moment."""
 
-    #: There is no connection that can be used; the client is connecting, or waits to try again.
+    #: Not connected: the client is connecting, or waits to try again.
     CONNECTING = "connecting"
-    #: There is at least one connection.
+    #: At least one connection is open.
     CONNECTED = "connected"
     #: `on_connect` has raised `GiveUp`: every call fails with that error.
     FAILED = "failed"
@@ -122,7 +122,7 @@ class Client(Generic[_A]):
             self._changed,
         )
         self._directory.changed = self._keepers.balance
-        # It is never connected: questions are checked with it that have no connection yet.
+        # It is never connected: it checks questions while the client is not connected.
         kind: Any = protocol_factory if isinstance(protocol_factory, type) else AMP
         self._stand_in = AMP(version=kind.protocol_version)
         self._stand_in.limits = limits or kind.limits
@@ -158,9 +158,9 @@ class Client(Generic[_A]):
     ) -> asyncio.Future[_R]:
         """Ask as `AMP.call` does, on the connection with the fewest open questions.
 
-        Where there is none, the question waits for one within its timeout, or for 30 seconds without
-        one; then it fails with a `ConnectionLost` whose `sent` is false. What is wrong with a question
-        is raised at once.
+        While the client is not connected, the question waits: for its timeout, or for 30 seconds
+        without one. Then it fails with a `ConnectionLost` whose `sent` is false. What is wrong with a
+        question is raised at once.
 
         A question whose connection is lost is asked again if it was not sent, or if its command says
         `idempotent`: within its timeout, and within the budget of the client. Any other fails with
@@ -232,7 +232,7 @@ class Client(Generic[_A]):
             ended.set_result(None)
 
     def _pick(self, command: Any) -> Link | None:
-        """Return the connection that is to be asked, or None if there is none now."""
+        """Return the connection to ask, or None while the client is not connected."""
         if issubclass(command, ChangingCommand):
             raise TypeError(
                 f"{command.__name__} changes one connection, and a Client may have many: do it in "

@@ -1,7 +1,7 @@
 """Keeping: the tasks that make the connections of a client, and replace those that end.
 
 Each keeper has one connection, and makes another one when that is lost, when its server says that it
-will close it, or when its place is not the best one any more. In the last case the old connection is
+will close it, or when its place is no longer the best one. In the last case the old connection is
 used until the new one is ready.
 """
 
@@ -30,8 +30,8 @@ _LOST = 3.0
 class Keepers:
     """The tasks of a client that have to do with its connections.
 
-    `given_up` is called with the error of an `on_connect` that says `GiveUp`, and `changed` when there
-    is a first connection, or none any more.
+    `given_up` is called with the error of an `on_connect` that says `GiveUp`, and `changed` when the
+    first connection opens, and when the last one is lost.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class Keepers:
         while True:
             if link is not None:
                 await link.over.wait()
-            # It is used until there is another one, unless it has ended.
+            # It is used until another one is ready, unless it has ended.
             before = None if link is None or link.ended else link
             if before is not None:
                 before.over.clear()
@@ -104,7 +104,7 @@ class Keepers:
     async def _first(self, place: Place, hurry: bool) -> Link | None:
         """Connect to `place`, and to others, too, if that takes long; return the first connection.
 
-        Only to `place`, unless there is a `hurry`.
+        Without `hurry`, it tries only `place`.
 
         A server that is stopped, or an address of IPv6 that leads nowhere, accepts or says nothing:
         that must not hold up those who wait, if others would answer.
@@ -135,7 +135,7 @@ class Keepers:
                 task.add_done_callback(self._not_used)
 
     def _not_used(self, attempt: asyncio.Task[Link | None]) -> None:
-        """An attempt has ended after another one succeeded, or when it is not needed any more."""
+        """An attempt has ended that is not needed: another one succeeded, or all were cancelled."""
         self._closing.discard(attempt)
         link = None if attempt.cancelled() else attempt.result()
         if link is not None:

@@ -28,8 +28,8 @@ class Link:
         place: where it goes to.
         since: when it was made.
         questions: how many questions of the client are open on it.
-        over: set when another one is to take its part.
-        ended: whether it may not be asked any more.
+        over: set when another one is to replace it.
+        ended: whether it takes no more questions.
     """
 
     def __init__(

@@ -65,11 +65,11 @@ class Place:
 
     Attributes:
         endpoint: what connects to it.
-        used: how many connections there are, or are being made.
+        used: how many connections are open or being made.
         trying: how many are being made.
         failures: how many attempts have failed in a row; a connection that did not last is one.
         due: when the next attempt may be made.
-        gone: whether the resolver does not give the address any more.
+        gone: whether the resolver has stopped giving the address.
     """
 
     def __init__(self, endpoint: Any) -> None:
@@ -80,7 +80,7 @@ class Place:
 
     @property
     def works(self) -> bool:
-        """Whether nothing is known against it: there are connections, or none has failed yet."""
+        """Whether it is believed to work: it has connections, or no attempt has failed yet."""
         return not self.failures or self.used > self.trying
 
     def may_try(self, now: float) -> bool:
@@ -192,7 +192,7 @@ class Places:
     def moves(self, links: Iterable[_P], now: float) -> list[_P]:
         """Return which of `links` should be replaced by connections to other places.
 
-        They are those to places that are gone, and so many of the others that no place has two more
+        They are those to places that are gone, and enough of the others that no place has two more
         than another. To a place that has failed only one is moved, which shows whether it works again.
         """
         able = {place: place.used for place in self._known.values() if place.works or place.due <= now}
@@ -220,8 +220,8 @@ class Places:
 class Budget:
     """How many questions may be asked again: a share of those that were asked, and a few each second.
 
-    So an outage is not made worse by everybody who asks twice, and a client that asks little may.
-    `most` is what can be saved up, and what there is at the beginning.
+    So repeated questions do not make an outage worse, and a client that asks little may still repeat.
+    `most` is what can be saved up, and what a client begins with.
     """
 
     def __init__(self, share: float = 0.2, per_second: float = 10.0, most: float = 1_000.0) -> None:

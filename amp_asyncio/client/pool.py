@@ -18,7 +18,7 @@ class Pool:
 
     Attributes:
         links: the connections that are in use.
-        over: why nothing can be asked any more; None while that is possible.
+        over: why no more questions can be asked; None while they can.
         trouble: why the last attempt to connect failed, if none has succeeded since.
     """
 
@@ -35,7 +35,7 @@ class Pool:
         self._turn = 0
 
     def pick(self) -> Link | None:
-        """Return the connection that is asked next, or None if there is none at the moment."""
+        """Return the connection to ask next, or None while the client is not connected."""
         links = self.links
         if not links:
             return None
@@ -49,7 +49,7 @@ class Pool:
         return link
 
     def ask(self, question: Question, link: Link | None) -> asyncio.Future[object]:
-        """Ask a question on `link`, or on the next connection that there is, and return its future."""
+        """Ask a question on `link`, or on the next connection that opens, and return its future."""
         self._budget.asked()
         if self.over is not None:
             question.fail(copy(self.over))

@@ -1,6 +1,6 @@
-"""Resolving: which addresses there are, asked again at each reconnection and from time to time.
+"""Resolving: the addresses of a service, looked up at each reconnection and from time to time.
 
-An answer that fails, or has no address in it, changes nothing: what was known before is used on.
+A lookup that fails, or that finds no address, changes nothing: the addresses known before stay in use.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from .policy import Backoff, Place, Places
 
 __all__ = ["Directory"]
 
-# How many seconds a reconnection waits for the resolver if there are addresses from before.
+# How many seconds a reconnection waits for the resolver if addresses are known from before.
 _PATIENCE = 1.0
 
 
@@ -47,14 +47,14 @@ class Directory:
         self.changed: Callable[[], None] = lambda: None
 
     def moved(self) -> None:
-        """Have everybody look again who waits for a place."""
+        """Have all that wait for a place look again."""
         self._moved.set()
         self._moved = asyncio.Event()
 
     async def take(self, instead_of: Place | None) -> Place | None:
         """Wait until a place may be connected to, and return it.
 
-        Return None if a connection to `instead_of` should not be replaced any more.
+        Return None if a connection to `instead_of` no longer needs to be replaced.
         """
         loop = asyncio.get_running_loop()
         while True:

@@ -129,12 +129,12 @@ class Argument:
         return self.toString(inObject)
 
     def fromString(self, inString: bytes) -> Any:
-        """Return the value of `inString`; raise `ValueError` if it has none."""
+        """Return the value of `inString`; raise `ValueError` for bytes that are not a value."""
         # Not abstract: a subclass that overrides a hook above this one does not need it.
         raise NotImplementedError(f"{type(self).__name__} does not define fromString")
 
     def toString(self, inObject: Any) -> bytes:
-        """Return the bytes for `inObject`; raise `TypeError` or `ValueError` if it has none."""
+        """Return the bytes for `inObject`; raise `TypeError` or `ValueError` if it does not fit."""
         # Not abstract: a subclass that overrides a hook above this one does not need it.
         raise NotImplementedError(f"{type(self).__name__} does not define toString")
 
@@ -284,7 +284,7 @@ class DateTime(Argument):
             raise TypeError(f"a DateTime is a datetime.datetime, not {inObject!r}")
         offset = inObject.utcoffset()
         if offset is None:
-            raise ValueError(f"a DateTime needs a time zone, and {inObject!r} has none")
+            raise ValueError(f"a DateTime needs a time zone: {inObject!r} is naive")
         minutes = offset // datetime.timedelta(minutes=1)
         hours, minutes_left = divmod(abs(minutes), 60)
         if hours > 23:
@@ -321,9 +321,9 @@ class Descriptor(Integer):
 
     The receiver gets an `int`: a new descriptor that child processes do not inherit. The responder or
     the caller owns it and has to close it; the safest way is to pass it at once to an object that
-    closes it, such as `socket.socket(fileno=...)` or `os.fdopen(...)`. If an answer is not awaited
-    any more, its descriptors are closed. But if the caller is cancelled in the same turn of the event
-    loop in which the future got its result, it has to take the descriptor from the future.
+    closes it, such as `socket.socket(fileno=...)` or `os.fdopen(...)`. If an answer is no
+    longer awaited, its descriptors are closed. But if the caller is cancelled in the same turn of the
+    event loop in which the future got its result, it has to take the descriptor from the future.
 
     The value on the wire is the ordinal of the descriptor, counted from 0 in each direction.
     """

@@ -96,7 +96,7 @@ class Command(Generic[_Answer], metaclass=CommandType):
 
     `class Sum(Command[Total])` is a typed command: its annotations are the fields of a question, and
     `Total`, an attrs class or a dataclass, has those of the answer. `Command[int], answer="number"` is
-    for an answer of one value, and `Command[None]` for none. The class is made with attrs, and its
+    for an answer of one value, and `Command[None]` for one without values. attrs makes the class; its
     instances are the questions: `await peer.call(Sum(a=13, b=81))`.
 
     `class Sum(Command)` has pairs in `arguments` and `response`, and both are dictionaries.
@@ -128,7 +128,7 @@ class Command(Generic[_Answer], metaclass=CommandType):
     responseType: ClassVar[type[Box]] = Box
     #: Whether the caller wants an answer. The caller decides: the responder returns one in any case.
     requiresAnswer: ClassVar[bool] = True
-    #: Whether a responder that is an `async def` is cancelled when its answer is not wanted any more:
+    #: Whether a responder that is an `async def` is cancelled when its answer is no longer wanted:
     #: the caller cancelled, or the connection was lost. None for what the AMP class says. A command
     #: that requires no answer is never cancelled.
     cancellable: ClassVar[bool | None] = None

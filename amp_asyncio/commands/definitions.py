@@ -80,7 +80,7 @@ class ByName:
 
     __slots__ = ()
 
-    #: Whether the peer is told when the caller does not wait any more.
+    #: Whether the peer is told when the caller no longer waits.
     tells_cancelled = True
     #: Whether the question counts against the window until it is answered.
     counted = True

@@ -1,7 +1,7 @@
 """The exchange of descriptors: those of a connection that go out, and those that came.
 
 On the wire, a box has only the ordinal of a descriptor: its number among all that went the same way
-over the connection, counted from 0. So the order is all there is. A descriptor whose box is never sent
+over the connection, counted from 0. Only the order identifies it. A descriptor whose box is never sent
 must either be taken back before a later ordinal was given out, or be sent without its box.
 
 A descriptor that goes out is duplicated when its box is made. It waits here until the box is sent, and
@@ -55,7 +55,7 @@ class Exchange:
         given: how many ordinals were given out.
         making: whether a box with descriptors is being made.
         received: how many came, all in all.
-        claimed: what the box that is being read has claimed; None while none is read.
+        claimed: what the box that is being read has claimed; None between boxes.
     """
 
     __slots__ = (
@@ -217,7 +217,7 @@ def _sending(proto: Any) -> Exchange | None:
 
 
 def _receiving(proto: Any) -> Exchange | None:
-    """Return the exchange of the connection of `proto`, or None if it has none."""
+    """Return the exchange of the connection of `proto`, or None without one."""
     session = getattr(proto, "__amp__", None)
     return None if session is None else cast(Exchange | None, session.outbox.exchange)
 
@@ -295,7 +295,7 @@ class DescriptorSchema(Schema):
             exchange.claimed = None
 
     def discard(self, strings: Mapping[bytes, bytes], proto: Any) -> None:
-        """Close the descriptors in a box that is not wanted any more."""
+        """Close the descriptors in a box that is no longer wanted."""
         exchange = _receiving(proto)
         if exchange is not None:
             claimed = exchange.claimed = []

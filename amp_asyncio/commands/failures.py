@@ -90,7 +90,7 @@ class Failure:
         missing = False
         for field, nullable, schema in self._resolved():
             value = None
-            # A few bytes may be a list of many objects, and there may be many lists.
+            # A few bytes may be a list of many objects, and an error may have many lists.
             with contextlib.suppress(Exception):
                 most -= schema.in_lists(strings, most, isLocal=False)
                 value = schema.decode(strings, proto)

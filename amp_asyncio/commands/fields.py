@@ -7,7 +7,7 @@ from typing import Any, Final
 
 __all__ = ["ABSENT", "Field", "culprit", "fields_of", "is_record"]
 
-#: The default of a field that has none.
+#: The default of a field without a default.
 ABSENT: Final = object()
 
 

@@ -155,7 +155,7 @@ def hint_of(hint: Any, scope: Scope, where: str, within: tuple[type, ...] = ()) 
 
 
 def _split(hint: Any, scope: Scope) -> tuple[Any, bool]:
-    """Return a type without the None in it, and whether there was one."""
+    """Return a type without its None, and whether it had one."""
     if get_origin(hint) not in (Union, types.UnionType):
         return hint, hint is None
     members = [scope.evaluated(each) for each in get_args(hint)]
@@ -278,7 +278,7 @@ def _name(hint: Any) -> str:
 
 
 def _unknown(hint: Any) -> str:
-    """Return what is wrong with a type for which there is no argument, and what to write."""
+    """Return why a type cannot be an argument, and what to write instead."""
     if isinstance(hint, TypeVar):
         return f"nothing is said of the type variable {hint}: write the type"
     shown = hint.__qualname__ if isinstance(hint, type) and not get_args(hint) else str(hint)

@@ -129,7 +129,7 @@ class Schema:
     """Pairs of a name on the wire and an `Argument`, checked once, then used for every box.
 
     `pairs` is the definition of a `Command` or an `AmpList`, `what` names it in errors, and `reserved`
-    contains the names that it must not use. Unless there are none, names of this package's own are
+    contains the names that it must not use. If it is not empty, names that this package uses are
     refused, too, and others that begin with `_` warn. `shape` says what the values are in Python;
     without one, they are a dictionary.
 
@@ -308,7 +308,7 @@ class Schema:
         return box
 
     def _if_none(self, values: Mapping[str, Any], wire: bytes) -> str:
-        """Return the end of an error message about a value that is None, where that was not allowed."""
+        """Return the end of an error message about a value that must not be None."""
         for identifier, (name, _) in zip(self.names, self.pairs, strict=True):
             if name == wire and identifier in values and values[identifier] is None:
                 allowed = "an argument with optional=True"

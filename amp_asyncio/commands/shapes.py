@@ -125,7 +125,7 @@ class OneValue(Shape):
 
 
 class Nothing(Shape):
-    """No values: the object is None."""
+    """Without values: the object is None."""
 
     __slots__ = ()
 

@@ -78,7 +78,7 @@ class Channel(Protocol):
         """Return the answer."""
 
     def leave(self) -> None:
-        """End the stream: nothing that it does is wanted any more."""
+        """End the stream: the caller has left it."""
 
 
 class Stream(Generic[_Received, _Sent, _Answer]):

@@ -55,7 +55,7 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         takes_bytes: whether a plain box may be sent as bytes: nothing looks at boxes that go out.
         inbox: what comes.
         outbox: what is sent.
-        transport: the transport; None before there is one, and once it is gone or handed over.
+        transport: the transport; None before it is connected, and once it is gone or handed over.
         inner: the protocol that the transport was handed over to, or None.
         host_certificate: what this side presented when StartTLS was done, or None.
         limits: how much it may take.
@@ -68,12 +68,12 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         keepalive: what sees whether the peer is there; None if nothing does.
         peer_end: what ends the connection when its peer has closed its side and gets no more answers.
         seen_as: the peer's address, if a proxy has said it; None for that of the transport.
-        seen: who is at the other end, if somebody has asked; forgotten when TLS starts.
-        served: tells its server that it is gone; None if it has none.
+        seen: who is at the other end, once it was looked up; forgotten when TLS starts.
+        served: tells its server that it is gone; None without a server.
         peer_finished: whether the peer has closed its side.
         ended_by: what the transport was lost by, while boxes that came before are still given out.
         error: what ended the connection, if it is known better than the transport knows it.
-        loop: the event loop, once there is a connection.
+        loop: the event loop, once connected.
     """
 
     __slots__ = (
@@ -131,7 +131,7 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         self.seen_as: Any = None
         self.adopts = self.filters = self.takes_bytes = False
         self.change: changing.UnderWay | None = None
-        self._closed: asyncio.Event | None = None  # Made when somebody waits for the end.
+        self._closed: asyncio.Event | None = None  # Made when a caller waits for the end.
         self._timers: tuple[Timer, ...] = ()
         self.seen: Peer | None = None
         self.peer_end: PeerEnd | None = None
@@ -290,7 +290,7 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
             self.lose(exc)
 
     def lose(self, exc: Exception | None) -> None:
-        """Tell everybody who waits for something that the connection is gone."""
+        """Tell all that wait for something that the connection is gone."""
         if self.state in _ENDED:
             return  # A handshake that failed, or a switch, was told before.
         aborted = self.state is State.FINISHING
@@ -332,7 +332,7 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
     def forget(self) -> None:
         """Forget the owner, so that it is freed when its last user has dropped it."""
         self.owner = None
-        if hasattr(self, "receiver"):  # It has none before it starts.
+        if hasattr(self, "receiver"):  # It is not set before the start.
             self.receiver.forget()
 
     # --- our own end ---
@@ -379,7 +379,7 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
             self.abort()
 
     def is_busy(self) -> bool:
-        """Return whether there is work under way, so that silence means nothing."""
+        """Return whether work is under way, so that silence means nothing."""
         return bool(self.inbox.pauses) or self.receiver.is_busy()
 
     async def wait_closed(self) -> None:
@@ -393,5 +393,5 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         return f"<{self._class.__name__} {self.where}>"
 
 
-# What a connection has before there is a transport.
+# What a connection has before it has a transport.
 _NO_LIMITS: Final = Limits()

@@ -3,7 +3,7 @@
 A connection that is closed while its peer still sends would be reset by the kernel, and what the peer
 has not read yet would be lost. So ours stops writing, waits for the peer to do the same, and closes
 then (`Linger`). A peer that closes its own side first is answered for as long as answers go out
-(`PeerEnd`), and one from which nothing comes is ended, if there is a limit for that (`Silence`).
+(`PeerEnd`), and one from which nothing comes is ended after `idle_timeout` (`Silence`).
 Descriptors that it has sent and does not name are closed (`Unclaimed`): one of them may be its own end
 of the connection, and the stream would then never end.
 """
@@ -169,7 +169,7 @@ class Unclaimed(Timer):
         self._timeout = connection.limits.descriptor_timeout
 
     def watch(self) -> None:
-        """Look again in a while: there is at least one such descriptor."""
+        """Look again in a while: at least one descriptor is unclaimed."""
         if self._handle is None and self._timeout is not None:
             self.later(self._timeout, self._look, self._exchange.received)
 

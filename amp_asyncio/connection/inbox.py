@@ -1,8 +1,8 @@
 """The inbox: what comes over a connection, in order, and when it is given out.
 
 Bytes become boxes, and each box is given out before the next byte is looked at: the box decides what
-that byte is. Nothing is given out, and the transport does not read, as long as there is a reason to
-pause. The end of the stream waits for the boxes before it: it never overtakes them.
+that byte is. While there is a reason to pause, no box is given out, and the transport does not
+read. The end of the stream waits for the boxes before it: it never overtakes them.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class Inbox:
         self.heard_at = 0.0
         # What is to be done when all boxes that came were given out.
         self._afterwards: Callable[[], None] | None = None
-        self._turn_over: asyncio.Event | None = None  # Made when somebody waits for that.
+        self._turn_over: asyncio.Event | None = None  # Made when a caller waits for that.
 
     def open(self, parser: BoxParser) -> None:
         """Begin."""
@@ -98,7 +98,7 @@ class Inbox:
             self._parser.feed(data)
 
     def _deliver(self) -> None:
-        """Give out boxes until the next one is incomplete, or there is a reason to pause."""
+        """Give out boxes until the next one is incomplete, or until a pause begins."""
         connection, next_box = self._connection, self._parser.next_box
         outbox, receive = connection.outbox, connection.receiver.receive
         quota, log_as, share_ends = _QUOTA, outbox.log_as, self.heard_at + _SHARE
@@ -207,7 +207,7 @@ class Inbox:
         return Pause.OVER in self.pauses
 
     def only_waits(self) -> bool:
-        """Return whether there may be boxes that are not given out, but need no transport for that."""
+        """Return whether boxes may wait that can be given out without the transport."""
         return bool(self.pauses) and self.pauses <= _PASSING
 
     def when_given_out(self, callback: Callable[[], None]) -> None:
@@ -237,5 +237,5 @@ class Inbox:
             self._turn_over.set()
 
 
-# What there is before the first byte, and after the last: nothing is fed to it.
+# The parser before the first byte and after the last: nothing is fed to it.
 _NO_PARSER: Final = BoxParser()

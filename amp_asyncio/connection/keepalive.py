@@ -4,8 +4,8 @@ When nothing has come for `ping_interval` seconds, the peer is asked. Any byte t
 life, whatever it is. If none comes for `ping_timeout` seconds more, the connection is aborted: to close
 it in order would wait for a peer that is not there.
 
-Thousands of connections wait for hours, so those that wait have no timer and no object of their own:
-one timer looks at all that have the same times. Only one that was asked has a `Probe`.
+Thousands of connections wait for hours, so waiting must be cheap: connections with the same times share
+one timer, and need no object each. Only one that was asked has a `Probe`.
 
 Silence that says nothing about the peer is not counted: time in which this side does not read, or the
 connection is being changed; time in which the peer takes what is written, since it cannot answer before
@@ -39,8 +39,8 @@ _STEPS: Final = 8
 # How many turns of the loop the last look comes later: what has arrived meanwhile is read in them.
 _TURNS: Final = 2
 
-# How many seconds there are between two looks, at least, for each connection that is looked at. To look
-# at 10,000 of them takes about a millisecond.
+# The least number of seconds between two looks, for each connection that is looked at. Looking at
+# 10,000 of them takes about a millisecond.
 _PAUSE: Final = 1e-5
 
 
@@ -82,7 +82,7 @@ class Keepalive:
         self._look_at(connection.inbox.heard_at + self.interval)
 
     def forget(self, connection: Connection) -> None:
-        """Do not ask its peer any more."""
+        """Stop asking its peer."""
         self._waiting.pop(connection, None)
         probe = self._probes.pop(connection, None)
         if probe is not None:

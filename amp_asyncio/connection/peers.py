@@ -22,7 +22,7 @@ _UCRED: Final = Struct("3i")
 def peer_of(connection: Connection) -> Peer:
     """Return who is at the other end: what was set on the owner, or what the transport knows.
 
-    What the transport knew is remembered after the connection is gone, if somebody asked before.
+    What the transport knew is remembered after the connection is gone, if it was looked up before.
     """
     given = None if connection.owner is None else vars(connection.owner).get("peer")
     if isinstance(given, Peer):

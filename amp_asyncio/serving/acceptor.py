@@ -42,15 +42,15 @@ _TLS_OPTIONS = ("ssl_handshake_timeout", "ssl_shutdown_timeout")
 class Acceptor:
     """Makes a protocol for each connection that a server accepts.
 
-    `factory` makes the objects that are served. With `context`, there is a TLS handshake first; what
+    `factory` makes the objects that are served. With `context`, a TLS handshake comes first; what
     concerns it is taken out of `options`; it may take `handshake_timeout` seconds if they do not say.
-    `most` is how many connections there may be; None for no limit. `proxies` are the networks of those
+    `most` is how many connections may be open; None for no limit. `proxies` are the networks of those
     that may say for whom they connect.
 
     Attributes:
         connections: those that are open.
         shaking: the TLS handshakes that are under way.
-        context: what a TLS handshake is done with; None for none.
+        context: what a TLS handshake is done with; None without TLS.
         closed: whether what is accepted now is refused.
         carries: whether the connections carry descriptors.
         lines: writes the log lines that clients can cause by connecting.
@@ -83,7 +83,7 @@ class Acceptor:
         self.carries = carries
         # What was accepted, and has no transport yet.
         self._coming: set[_Accepted] = set()
-        self._all_came: asyncio.Event | None = None  # Made when somebody waits for that.
+        self._all_came: asyncio.Event | None = None  # Made when a caller waits for that.
         self._opening: dict[asyncio.Task[Any], tuple[socket.socket, _Accepted]] = {}
         # (A set of thousands takes three times the memory.)
         self.connections: dict[Connection, None] = {}
@@ -201,7 +201,7 @@ class Acceptor:
             return _Refusal(error, self.lines)
         return amp
 
-    # --- how many there are ---
+    # --- how many connections ---
 
     def _is_full(self) -> bool:
         if self._most is None:
@@ -214,7 +214,7 @@ class Acceptor:
         self._fewer()
 
     def _fewer(self) -> None:
-        """Accept again, if that has stopped because there were as many as there may be."""
+        """Accept again, if accepting has stopped at the limit."""
         if self._most is not None and not self._is_full():
             self.listener.resume()
 
@@ -303,7 +303,7 @@ def limited(
 
 
 class _Kept(asyncio.Protocol):
-    """Keeps what comes before there is a protocol for it; `seen_as` is what a proxy says."""
+    """Keeps what comes before its protocol is made; `seen_as` is what a proxy says."""
 
     def __init__(self, seen_as: Address | None) -> None:
         self.seen_as = seen_as

@@ -102,16 +102,16 @@ class Server(Generic[_A]):
         if self._acceptor.context is None or not isinstance(context, SSLContext):
             raise TypeError(
                 "Server.ssl: only an ssl.SSLContext can replace another one; serve(..., ssl=...) says "
-                f"whether there is TLS at all, not {context!r}"
+                f"whether the server uses TLS, not {context!r}"
             )
         self._acceptor.context = context
 
     def leave(self) -> None:
         """Say that this server will soon be closed, and go on accepting and answering.
 
-        Who asks with `AMP.health` learns that it does not serve. The connections to peers of this
-        package are left: no side asks any more, except from inside responders, so a `Client` asks
-        elsewhere. Everybody else is served as before.
+        `AMP.health` tells clients that it does not serve. The connections to peers of this
+        package are left: neither side asks, except from inside responders, so a `Client` asks
+        elsewhere. All other clients are served as before.
         """
         self._acceptor.leave()
 

@@ -1,7 +1,7 @@
 """The backlog: the commands of one conversation that wait to begin.
 
 They wait because too much runs, or because the peer has not taken its answers. What waits takes memory,
-so reading pauses when it is too much; and a connection on which nothing moves while somebody waits is
+so reading pauses when it is too much; and a connection on which nothing moves while something waits is
 aborted. What may begin does not all begin in one turn of the event loop.
 """
 
@@ -55,7 +55,7 @@ class Backlog:
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        # By their tags; by something else where there is none, or where it was used twice.
+        # By their tags; by another key for those without a tag, or with one that was used twice.
         self._commands: OrderedDict[object, _Waiting] = OrderedDict()
         # Those that are not begun because this side is closing.
         self._parked: list[_Waiting] = []
@@ -102,14 +102,14 @@ class Backlog:
         return entry
 
     def take(self, tag: bytes) -> _Waiting | None:
-        """Return the command with this tag, which is not begun any more; None if none waits."""
+        """Remove the command with this tag and return it; None if it does not wait."""
         entry = self._commands.pop(tag, None)
         if entry is not None:
             self.size -= entry[2]
         return entry
 
     def unpark(self) -> bool:
-        """Let those that were parked wait for their turn; return whether there are any."""
+        """Let those that were parked wait for their turn; return whether there were any."""
         parked, self._parked = self._parked, []
         for entry in parked:
             self._wait(entry)
@@ -154,7 +154,7 @@ class Backlog:
     # --- stalling ---
 
     async def room(self) -> None:
-        """Wait until another answer may be made, or none can be sent any more.
+        """Wait until another answer may be made, or until no more can be sent.
 
         A thousand responders may be done in one turn. What they return may be large, or may be one
         object that becomes a thousand copies.
@@ -198,7 +198,7 @@ class Backlog:
         )
 
     def unwatch(self) -> None:
-        """Look no more, unless there is still somebody who waits."""
+        """Stop looking, unless something still waits."""
         if self._stall_timer is not None and not self._is_watched():
             self._stall_timer.cancel()
             self._stall_timer = None

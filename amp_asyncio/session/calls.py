@@ -2,7 +2,7 @@
 
 Each question has a number, and a future that is resolved when the answer comes, in whatever order the
 answers come. A question that was cancelled stays in the table until then: that is how a late answer is
-told from one that answers nothing. It does not count against the window any more.
+told from one that answers nothing. It no longer counts against the window.
 
 A question waits before it is sent if too much is unanswered already, if the transport takes no more, or
 if the connection is being changed. One queue serves all three: see `questions.py`. The window does not
@@ -49,7 +49,7 @@ _AnyFuture: TypeAlias = asyncio.Future[Any]
 # What takes the answer. None for a command that wants no answer.
 Asked: TypeAlias = ByName | Change | None
 
-# What the tag will add to a question that has none yet.
+# What the tag will add to a question before it has one.
 _TAG_COST = PAIR_OVERHEAD + len(ASK) + 12
 
 
@@ -58,12 +58,12 @@ class Calls:
 
     Attributes:
         session: the conversation.
-        over: why no question can be answered any more; None while that is possible.
+        over: why no more questions can be answered; None while they can.
         held: whether the connection takes no questions: it is congested, or being changed.
         ready: whether a question may leave at once, as bytes: see `at_once.py`.
         counter: the number of the last command; the tag of a question is its hexadecimal form.
         most: how large a question may be, together with those that are unanswered, to leave at once.
-        default: the timeout of questions that have none of their own; None for none.
+        default: the timeout of questions without one of their own; None for no limit.
         table: the open questions; `NO_TABLE` before the first one.
     """
 
@@ -120,7 +120,7 @@ class Calls:
         )
 
     def is_open(self) -> bool:
-        """Return whether somebody waits for an answer."""
+        """Return whether a caller waits for an answer."""
         interceptors = self.session.interceptors
         if self._waiting or self._unresolved or (interceptors is not None and interceptors.is_open()):
             return True
@@ -152,7 +152,7 @@ class Calls:
         in_lists: int = 0,
         terms: Terms | None = None,
     ) -> _AnyFuture:
-        """Ask for the command `name` with `box`; `asked` takes the answer, None for none.
+        """Ask for the command `name` with `box`; `asked` takes the answer, if one is wanted.
 
         `in_lists` is what the elements of its lists count. Without `terms`, those of the responder
         count that asks.
@@ -162,13 +162,13 @@ class Calls:
         """
         session = self.session
         if not session.started:
-            raise RuntimeError("there is no connection yet; ask when connection_made was called")
+            raise RuntimeError("not connected yet: ask after connection_made")
         future: _AnyFuture = asyncio.get_running_loop().create_future()
         box[COMMAND] = name
         refusal = self.over or session.refusal()
         deadline = self.deadline_of(asked, terms)
         if deadline is not None and deadline <= monotonic():
-            refusal = refusal or DeadlineExceeded("the time for the call was over when it was asked")
+            refusal = refusal or DeadlineExceeded("the timeout passed before the call was asked")
         if refusal is not None:
             drop(box)
             fail(asked, future, refusal)
@@ -206,7 +206,7 @@ class Calls:
         return future
 
     def deadline_of(self, asked: Asked, terms: Terms | None) -> float | None:
-        """Return the deadline of a question that is asked here; None if it has none."""
+        """Return the deadline of a question that is asked here; None for no timeout."""
         if asked is None or (terms is None and isinstance(asked, Change)):
             return None
         asking = self.session.responders.call_of_asker(current.get())
@@ -284,7 +284,7 @@ class Calls:
         self.ready = False
 
     def release(self) -> None:
-        """Send what waited, in order, until there is nothing left or the questions are held again."""
+        """Send what waited, in order, until all is sent or the questions are held again."""
         self.held = False
         self._taken()
         self._send_waiting()
@@ -338,7 +338,7 @@ class Calls:
             self._send_waiting()
 
     def _room_made(self) -> None:
-        """Send what waits, if there is room for it: some of the open questions were cancelled."""
+        """Send what waits, as far as it fits: some of the open questions were cancelled."""
         if self._waiting:
             self.table.free()
             self._send_waiting()

@@ -36,7 +36,7 @@ class Change(ABC):
     counted = True
     # A protocol that takes over may take descriptors.
     may_claim = True
-    # The peer is not told that the caller does not wait any more.
+    # The peer is not told when the caller no longer waits.
     tells_cancelled = False
 
     def __init__(self, command: type[Command[Any]]) -> None:
@@ -113,7 +113,7 @@ class ChangingCommand(Command):
     def _doCommand(self, proto: Any) -> Any:
         session = session_of(proto)
         if not session.started:
-            raise RuntimeError("there is no connection yet; ask when connection_made was called")
+            raise RuntimeError("not connected yet: ask after connection_made")
         change = self._change(changeable(session.outlet))
         box = self.makeArguments(self.structured, proto)
         terms = terms_of(self)

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 __all__ = ["CONTROLS", "may_answer"]
 
 # How many of them are answered while the peer does not take what is written, or as many as streams may
-# be open: a peer of ours opens so many at once.
+# be open: a peer of this package may open that many at once.
 _MOST: Final = 1000
 
 

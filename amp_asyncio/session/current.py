@@ -1,6 +1,6 @@
 """The current call: what a responder can learn about its call, and interceptors about any call.
 
-Nothing is made for a call until somebody asks for it here.
+Nothing is made for a call until it is asked for here.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["NO_METADATA", "Call", "current_call", "remaining"]
 
 Direction: TypeAlias = Literal["asking", "answering"]
 
-#: The metadata of a call that has none.
+#: The metadata of a call without metadata.
 NO_METADATA: Final[Mapping[str, str]] = MappingProxyType({})
 
 
@@ -92,7 +92,7 @@ def current_call() -> Call | None:
 
 
 def remaining() -> float | None:
-    """Return how many seconds the caller of this responder still waits, 0 if it does not any more.
+    """Return how many seconds the caller of this responder still waits; 0 if it no longer does.
 
     None if it gave no timeout, and outside of responders.
     """

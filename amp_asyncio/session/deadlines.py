@@ -1,6 +1,6 @@
 """Deadlines: what is over when its time has passed, on either side of a conversation.
 
-Almost every call ends long before its deadline. So there is no timer for each of them. One timer of the
+Almost every call ends long before its deadline. So they do not have a timer each. One timer of the
 event loop looks at all that have not ended, at the earliest deadline that was known when it was set,
 and is set again then if any are left.
 """
@@ -19,8 +19,8 @@ __all__ = ["Deadlines", "deadline_after", "deadline_of", "digits", "milliseconds
 
 _K = TypeVar("_K", bound=Hashable)
 
-# How many seconds there are between two looks, at least, for each deadline that is looked at. To look
-# at 10,000 of them takes about half a millisecond.
+# The least number of seconds between two looks, for each deadline that is looked at. Looking at 10,000
+# of them takes about half a millisecond.
 _PAUSE: Final = 1e-6
 
 # How many seconds ahead the timer is set at most: event loops cannot go much further.
@@ -44,7 +44,7 @@ class Deadlines(Generic[_K]):
         self._over = over
         self.times: dict[_K, float] = {}
         self._timer: Alarm | None = None
-        self.due = inf  # When the timer looks; never, if there is none.
+        self.due = inf  # When the timer looks; infinity without a timer.
 
     def add(self, key: _K, deadline: float) -> None:
         """Call `over` with this key at its deadline."""

@@ -192,7 +192,7 @@ class Outgoing:
         return cost, rest, False, entry.waiter
 
     def drop(self) -> list[Any]:
-        """Forget what waits, and return the waiters: nothing is sent any more."""
+        """Forget what waits, and return the waiters: no more is sent."""
         queue, self._queue = self._queue, None
         self.ended = True
         return [entry.waiter for entry in queue or ()]
@@ -280,7 +280,7 @@ class Incoming:
         self.ended = True
 
     def take(self) -> bytes:
-        """Return the next item, which the consumer takes; there is one."""
+        """Return the next item, which the consumer takes; call it only if one waits."""
         data, cost = self._items.popleft()
         self._owed += cost
         self._give_back_unfinished()

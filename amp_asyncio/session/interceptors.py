@@ -5,8 +5,8 @@ raises the error, and then returns an answer, or raises, itself. The first one i
 see the calls that could be made: a question that does not encode, and a command without a responder or
 with arguments that do not decode, is refused before.
 
-A connection that has none has no object of this module, and takes none of these ways. On one that has
-some, each question and each responder is a task.
+A connection without interceptors does not use this module at all. On a connection with some, each
+question and each responder is a task.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ class Interceptors:
                 return await self._surround(call, question.proceed)
         except TimeoutError:
             if scope.expired():
-                raise DeadlineExceeded("the time for the call was over in an interceptor") from None
+                raise DeadlineExceeded("the timeout passed in an interceptor") from None
             raise
 
     def _done(self, question: _Question, task: asyncio.Task[Any]) -> None:

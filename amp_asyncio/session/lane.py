@@ -43,7 +43,7 @@ class Lane:
         reason: why it is over, if that is an error.
         done: whether the answer, or an error, has come or was sent.
         opened: whether there may be boxes: the question was asked.
-        over: whether nothing is sent any more, and nothing comes.
+        over: whether sending and receiving have ended.
         share, in_line: see `sharing.Shared`.
     """
 
@@ -271,7 +271,7 @@ class Lane:
         return RuntimeError("the stream is not open: write `async with amp.stream(...) as stream:`")
 
     def _ending(self) -> BaseException:
-        """Return what is raised by whoever sends when the stream is over."""
+        """Return what sending raises when the stream is over."""
         if self.reason is None:
             return StreamEnded("the stream is over: the peer takes no more items")
         return again(self.reason) if isinstance(self.reason, AmpError) else self.reason

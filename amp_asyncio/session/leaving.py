@@ -1,7 +1,7 @@
 """Leaving: how two peers of this package end a connection without failing a question.
 
 One that is about to close says so: from then on it asks only from inside responders. The other one says
-the same, so that each has all questions of the other, and when these are answered there are no more.
+the same, so that each has all questions of the other, and when these are answered, no more can come.
 Each side closes when both have said it, and no tag is open either way.
 """
 
@@ -43,7 +43,7 @@ class Leaving:
     def waits(self) -> bool:
         """Return whether the connection may not be closed yet: it was not said, or a tag is open.
 
-        That does not matter any more when the connection is gone, or the peer sends no more.
+        Neither matters once the connection is gone, or once the peer has closed its side.
         """
         calls = self._session.calls
         return calls.over is None and (not (self._said and self.heard) or calls.table.has_tags())

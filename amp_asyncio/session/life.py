@@ -58,7 +58,7 @@ class Event(Enum):
 
 
 class Pause(Enum):
-    """Why no boxes are given out. Nothing is read as long as there is such a reason, except OVER."""
+    """Why no boxes are given out. Each of these reasons except OVER stops reading, too."""
 
     #: Too many commands wait to begin.
     BACKLOG = auto()

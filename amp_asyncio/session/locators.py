@@ -316,7 +316,7 @@ async def _send_all(items: Any, stream: Stream[Any, Any]) -> None:
 def can_wait(responder: Responder) -> bool:
     """Return whether what `responder` returned may wait before it becomes a box.
 
-    Its descriptors may not: whoever returned them may close them now.
+    Its descriptors may not wait: the responder may close them at once.
     """
     return not (
         isinstance(responder, MethodResponder)

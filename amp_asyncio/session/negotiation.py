@@ -6,10 +6,10 @@ then on, and says its own names with the command `_accept`, which no other peer 
 offer at once, each knows the other by its offer.
 
 An offer proves something only if it comes from the very peer. If its tag is not that of its question,
-somebody has forwarded the question. A peer that forwards what others offer may be of any kind, so it
+a proxy has forwarded the question. A peer that forwards what others offer may be of any kind, so it
 counts as one that has announced nothing.
 
-What was said in the clear does not count any more when TLS has started, and is said again.
+What was said in the clear no longer counts when TLS has started, and is said again.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def _settled(names: bytes, heard: bool) -> Negotiation:
 def is_extended(owner: Any, sender: Any) -> bool:
     """Return whether the conversation of `owner`, over `sender`, is to make offers and take them.
 
-    Where somebody else looks at the boxes, only if its class says so.
+    Where user code handles the boxes, only if its class says so.
     """
     chosen = getattr(owner, "extensions", None)
     if chosen is not None:

@@ -70,10 +70,10 @@ class Outbox:
     """The boxes that a conversation sends, as bytes.
 
     Attributes:
-        closed: why nothing can be sent any more, or not yet; None if it can be.
-        reading: whether a piece of the stream is being read; whoever sets it calls `flush` afterwards.
+        closed: why nothing can be sent, now or yet; None if it can be.
+        reading: whether a piece of the stream is being read; the code that sets it calls `flush` later.
         size: how many bytes wait here.
-        exchange: the descriptors on their way, both ways; None if there were none yet.
+        exchange: the descriptors on their way, both ways; None before the first.
         version: the version of AMP, 1 or 2.
         max_box_size: how large a box may be, see `Limits`; None for no limit.
         log_as: what a log line of each box begins with; None if boxes are not logged.
@@ -101,7 +101,7 @@ class Outbox:
     )
 
     def __init__(self) -> None:
-        self.closed: AmpError | None = ConnectionLost("there is no connection yet")
+        self.closed: AmpError | None = ConnectionLost("not connected yet")
         self.reading = self.congested = False
         self.size = 0
         self.dropped = b""
@@ -115,7 +115,7 @@ class Outbox:
         self._locked = False  # Whether nothing may leave, because the connection is being changed.
         self._carries = False  # Whether descriptors can be sent.
         self._transport: Any = None
-        self._drained: asyncio.Event | None = None  # Made when somebody waits for room.
+        self._drained: asyncio.Event | None = None  # Made when a caller waits for room.
 
     def open(self, transport: Any) -> None:
         """Write to `transport` from now on, an `asyncio.Transport` or what behaves like one."""
@@ -279,7 +279,7 @@ class Outbox:
         return waits and self.closed is None and self.unsent() >= most
 
     async def room_below(self, most: int) -> None:
-        """Wait until that is not so any more."""
+        """Wait until that is no longer so."""
         while self.is_full(most):
             await self._change()
 

@@ -1,8 +1,8 @@
 """Outlets: what a conversation needs of the connection below it.
 
 An outlet takes boxes, and says when there may be more of them. A connection of this package is an
-outlet, and can do everything that is asked of it here. A `BoxSender` of somebody else's, as Twisted
-defines it, can only send boxes; `SenderOutlet` fills in the rest.
+outlet, and can do everything that is asked of it here. A foreign `BoxSender`, as Twisted defines
+it, can only send boxes; `SenderOutlet` fills in the rest.
 """
 
 from __future__ import annotations
@@ -155,15 +155,15 @@ def changeable(outlet: Outlet) -> ChangeableOutlet:
 
 
 class _Unconnected:
-    """The sender of a conversation that has none yet."""
+    """The sender of a conversation that is not connected yet."""
 
     def sendBox(self, box: AmpBox) -> None:
-        raise RuntimeError("there is no connection yet; ask when connection_made was called")
+        raise RuntimeError("not connected yet: ask after connection_made")
 
     def unhandledError(self, error: BaseException) -> None:
-        """Do nothing: there is nothing to close."""
+        """Do nothing: no connection is open."""
 
 
 #: The outlet of a conversation before it begins.
 UNCONNECTED: Final = SenderOutlet(_Unconnected())
-UNCONNECTED.outbox.close(ConnectionLost("there is no connection yet"))
+UNCONNECTED.outbox.close(ConnectionLost("not connected yet"))

@@ -28,7 +28,7 @@ class Peer:
 
     Attributes:
         address: what the transport calls it: (host, port), the path of a UNIX socket, or None. If a
-            proxy that the server trusts connects for somebody, it is what the proxy says.
+            proxy that the server trusts connects for a client, it is what the proxy says.
         certificate: the certificate that it proved in the TLS handshake to be its own. None without
             TLS, and for one that was not verified: see `peerCertificate`.
         credentials: its process, over a UNIX socket; None over anything else.

@@ -51,7 +51,7 @@ class Queue:
     def let_pass(self, questions: deque[asyncio.Future[Any]], asking: int) -> bool:
         """Let the first of `questions` pass the window, if none of a responder's `asking` is sent.
 
-        Those that do not wait any more are removed from `questions`. Return whether one passes now.
+        Those that no longer wait are removed from `questions`. Return whether one passes now.
         """
         while questions and questions[0] not in self._others:
             questions.popleft()
@@ -79,7 +79,7 @@ def remote_error(box: Box) -> RemoteAmpError:
 
 
 def fail(asked: object, future: asyncio.Future[Any], reason: BaseException, sent: bool = False) -> None:
-    """Resolve the future of a question that will have no answer; `asked` is None if it wants none.
+    """Resolve the future of a question that will have no answer; `asked` is None if it wants no answer.
 
     `sent` says whether it was handed to the transport.
 
@@ -98,7 +98,7 @@ def fail(asked: object, future: asyncio.Future[Any], reason: BaseException, sent
 
 
 def dropped(outbox: Outbox) -> set[bytes]:
-    """Return the tags of the questions that were sent, and not handed to the transport any more."""
+    """Return the tags of the questions that were sent, but never handed to the transport."""
     parser = BoxParser(version=outbox.version)
     parser.feed(outbox.dropped)
     outbox.dropped = b""

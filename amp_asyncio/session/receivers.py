@@ -1,7 +1,7 @@
 """Receivers: what a connection gives its boxes to.
 
-Usually that is the session of the same object. It may also be a `BoxReceiver` of somebody else's, as
-Twisted defines it, or an AMP that overrides what happens to its boxes; `ForeignReceiver` then says to
+Usually that is the session of the same object. It may also be a foreign `BoxReceiver`, as Twisted
+defines it, or an AMP that overrides what happens to its boxes; `ForeignReceiver` then says to
 it what a session would be told.
 """
 
@@ -91,7 +91,7 @@ class ForeignReceiver:
         return self._session.is_busy()
 
     def has_backlog(self) -> bool:
-        # What somebody else does with a box is not known.
+        # What a foreign receiver does with a box is unknown.
         return not self.is_session or self._session.has_backlog()
 
     def may_claim(self) -> bool:

@@ -70,7 +70,7 @@ class Failing:
 
 
 def is_refusal(responder: Responder) -> bool:
-    """Return whether a responder is here because there is none."""
+    """Return whether this stands in for a responder that was not found."""
     return responder is unhandled or isinstance(responder, Failing)
 
 
@@ -92,7 +92,7 @@ def refusal(
     code, description, fatal = _verdict(session, command, tag, error)
     reply = QuitBox() if fatal else AmpBox()
     reply[ERROR], reply[ERROR_CODE] = tag or b"", _as_value(code)
-    # The text is cut to what there is room for: its length is not worth the connection.
+    # The text is cut to fit: too long a text must not cost the connection.
     room = session.limits.max_box_size - box_cost(reply) - _DESCRIPTION_COST
     reply[ERROR_DESCRIPTION] = _as_value(description, room)
     only = alone(error)

@@ -176,7 +176,7 @@ class Responders:
     ) -> asyncio.Task[None] | None:
         """Call a responder in a context of its own; return the task that it gets if it has to wait.
 
-        `size` is that of the command, if it is known, and `call` has its terms, if there are any. One
+        `size` is that of the command, if it is known, and `call` has its terms, if it has any. One
         that answers a `stream` does not count as running.
         """
         self.progress += 1
@@ -249,7 +249,7 @@ class Responders:
         return self._has_room()
 
     def _has_room(self) -> bool:
-        """Return whether there is room for another answer."""
+        """Return whether another answer fits."""
         session = self._session
         return not session.calls.held or session.outbox.unsent() < session.limits.max_backlog
 
@@ -288,7 +288,7 @@ class Responders:
     # --- responders that ask ---
 
     def asks_nothing(self) -> bool:
-        """Return whether the responder that this is called in waits for no answer."""
+        """Return whether the responder that this is called in has no open question."""
         running = current.get()
         if running is not None and running.is_inside(self):
             return not running.asking
@@ -354,7 +354,7 @@ class Responders:
             self.begin_waiting()
 
     def cancel(self, tag: bytes) -> None:
-        """The caller does not wait any more for the answer with this tag."""
+        """The caller no longer waits for the answer with this tag."""
         if self.tasks.cancel(tag) or not self._backlog or not self._has_room():
             return
         entry = self._backlog.take(tag)

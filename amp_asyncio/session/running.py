@@ -30,7 +30,7 @@ class Status(Enum):
     RUNNING = "running"
     #: It waits itself until the others are done, because it closes the connection.
     EXEMPT = "exempt"
-    #: Its answer is not wanted any more, because the connection is lost.
+    #: Its answer is no longer wanted, because the connection is lost.
     ABANDONED = "abandoned"
     #: The same, because the caller has cancelled.
     CANCELLED = "cancelled"
@@ -50,7 +50,7 @@ class Running:
 
     Attributes:
         command: the name of the command that it answers.
-        tag: the tag of its answer; None if none is wanted.
+        tag: the tag of its answer; None if the caller wants no answer.
         counted: whether it counts as running; those of streams do not.
         call: what `current_call` returns in it; None if it was not made yet.
         size: what the command counts while it is in memory.
@@ -125,11 +125,11 @@ _Answered: TypeAlias = Callable[[deque[asyncio.Future[Any]], int], None]
 class Suspended:
     """The responders of one conversation that wait for answers of the peer.
 
-    `changed` is called when there is one more, or one less. `answered` is called when one that asks
+    `changed` is called when their number changes. `answered` is called when one that asks
     more than one question got an answer, with those that may still wait, and the number of all.
 
     Attributes:
-        count: how many there are.
+        count: how many wait.
         size: what their commands count, as the window counts them.
     """
 
@@ -181,7 +181,7 @@ class Desk:
 
     Attributes:
         now: whose responder is being called, for which command, and its call if that was made; None
-            while none is. What an `async def` does after it was called is not part of that.
+            between two responders. What an `async def` does after it was called is not part of that.
     """
 
     __slots__ = ("now",)

@@ -48,8 +48,8 @@ class Session:
         outlet: the connection, and `outbox` its outbox.
         limits: how much may be under way.
         around: the interceptors that `serve` or `connect` was given, outside of those of the owner.
-        interceptors: surrounds each call; None if there are none.
-        started: whether there is a connection, or was one.
+        interceptors: surrounds each call; None without interceptors.
+        started: whether it was connected.
         guarded: whether the peer finds only public commands until the owner has an identity for it.
         extended: whether it speaks with peers of this package as such: see `negotiation.py`.
         negotiation: what both have announced so far.
@@ -225,7 +225,7 @@ class Session:
             leave(self)
 
     def secured(self) -> None:
-        """TLS has begun: what was said in the clear does not count any more."""
+        """TLS has begun: what was said in the clear no longer counts."""
         if self.negotiation is not NOTHING:
             self.negotiation = NOTHING
             self.peer_announced()
@@ -320,11 +320,11 @@ class Session:
         return ConnectionLost("the connection is closing")
 
     def end(self, reason: AmpError, keep_backlog: bool = False) -> None:
-        """Fail every question, cancel the responders whose answers are not wanted any more.
+        """Fail every question, cancel the responders whose answers cannot be sent.
 
         With `keep_backlog`, commands that wait to begin, and want no answer, are still begun.
         """
-        # First of all, since whoever waits for an answer is to be cancelled rather than told.
+        # This comes first: a responder that waits for an answer is to be cancelled rather than told.
         if isinstance(reason, ConnectionLost):
             self.responders.tasks.abandon()
         self.responders.tasks.end()
@@ -343,7 +343,7 @@ class Session:
         self.moved()
 
     def moved(self) -> None:
-        """See whether all is done that somebody waits for."""
+        """See whether all that was waited for is done."""
         watched = self.watched
         if watched is not None and watched.finishing and self.responders.is_idle():
             watched.finishing = False

@@ -56,14 +56,14 @@ class StartTLS(ChangingCommand):
     """Start TLS on this connection; `callRemote(StartTLS, ...)` gives `{}` when it is secured.
 
     Both sides say what they want, the caller with the arguments, the responder with the same keys in
-    what it returns. None of it is sent.
+    what it returns. These values are not sent.
 
     Args:
         tls_localCertificate: the `PrivateCertificate` to present. Without one a TLS client presents
             none, and a TLS server presents a temporary one that it signed itself.
         tls_verifyAuthorities: the `Certificate` objects to trust. The peer must present a certificate
             that is one of them, or was issued by one. **Without any, nothing is verified**: the
-            connection is safe from eavesdroppers, but anybody may be at the other end. An empty list is
+            connection is safe from eavesdroppers, but the peer may be anyone. An empty list is
             a `ValueError`.
         tls_serverHostname: on the TLS client's side, the name or address that the peer's certificate
             must be for. It needs authorities, and must not be empty.

@@ -1,4 +1,4 @@
-"""Stopping: responders whose answers are not wanted any more, while the connection goes on.
+"""Stopping: responders whose answers are no longer wanted, while the connection goes on.
 
 The caller has cancelled, or the time of the call is over. The responder's task is cancelled, and so is
 what it has asked. The caller's side gets the one box that each tag gets when the task has ended: its
@@ -55,7 +55,7 @@ class Stopping:
         self._deadlines.times.pop(task, None)
 
     def cancel(self, tag: bytes) -> bool:
-        """Cancel the responder with this tag; return whether there is one."""
+        """Cancel the responder with this tag; return whether it was found."""
         task = self._by_tag.get(tag)
         if task is not None:
             self._stop(task, Status.CANCELLED)

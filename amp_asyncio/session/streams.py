@@ -126,7 +126,7 @@ class Asked(ByName):
         unhandled = error.errorCode == UNHANDLED_ERROR_CODE and not session.knows(STREAM)
         if not lane.tag and unhandled and not future.done():
             future.set_exception(
-                StreamsUnsupported(f"the peer has no such stream: {error.description!s}")
+                StreamsUnsupported(f"the peer does not know this stream: {error.description!s}")
             )
         else:
             self._answered_by.failed(error, session, future)
@@ -193,7 +193,7 @@ class Streams:
         self._asked: set[Asked] = set()  # The questions of ours that opened one, and are open.
 
     def is_open(self) -> bool:
-        """Return whether there are any, on either side."""
+        """Return whether a stream is open, on either side."""
         return bool(self._answering or self._asked)
 
     def _ping(self, mark: Mark) -> bool:
@@ -231,7 +231,7 @@ class Streams:
                 raise MalformedAmpBox(f"{shortened(box)} is for a stream that was never opened")
             return lane
         if from_answerer is None or from_asker is not None:
-            raise MalformedAmpBox(f"{shortened(box)} has not one of {ASKER!r} and {ANSWERER!r}")
+            raise MalformedAmpBox(f"{shortened(box)} needs exactly one of {ASKER!r} and {ANSWERER!r}")
         calls = self.session.calls
         question = calls.table.open.get(from_answerer)
         if question is None:

@@ -3,7 +3,7 @@
 A question stays here when its caller has cancelled, or its time is over: that is how a late answer is
 told from one that answers nothing. A peer that has announced that it knows how is told, and sends the
 one box that each tag gets when its responder has ended; until then such a question counts against the
-window as all others do. Any other peer will answer it some day, or never: it does not count any more,
+window as all others do. Any other peer will answer it some day, or never: it no longer counts,
 and a peer that does not answer too many of them is given up.
 
 What the answering side does about it is in `stopping.py`.
@@ -45,7 +45,7 @@ _MOMENT: Final = 0.02
 class Table:
     """The open questions of one conversation.
 
-    `room_made` is called when there is perhaps room for those that wait to be sent. `tells` is whether
+    `room_made` is called when those that wait to be sent may fit. `tells` is whether
     the peer is told now of those whose callers have given up.
 
     Attributes:
@@ -87,7 +87,7 @@ class Table:
         self._told: set[bytes] | None = None  # The tags that the peer was told of.
 
     def is_open(self) -> bool:
-        """Return whether somebody waits for an answer."""
+        """Return whether a caller waits for an answer."""
         return any(not future.done() for _, future, _ in self.open.values())
 
     def has_tags(self) -> bool:
@@ -119,7 +119,7 @@ class Table:
         self.unanswered -= size
 
     def take(self, tag: bytes) -> tuple[ByName | Change, _AnyFuture]:
-        """Return the question with this tag, which is open no more; `MalformedAmpBox` for none."""
+        """Remove the question with this tag and return it; `MalformedAmpBox` if it is not open."""
         try:
             asked, future, size = self.open.pop(tag)
         except KeyError:
@@ -225,7 +225,7 @@ class Table:
         cancelled = self.free()
         self.count_at = len(self.open) + max(1, _MOST_CANCELLED - cancelled)
         if cancelled >= _MOST_CANCELLED:
-            why = f"{cancelled} questions were cancelled, and the peer answers none of them"
+            why = f"the peer has not answered {cancelled} cancelled questions"
             self._session.outlet.give_up(ConnectionLost(why))
 
     # --- the end ---
@@ -236,7 +236,7 @@ class Table:
             fail(asked, future, reason, sent=True)
 
     def end(self, reason: AmpError) -> None:
-        """Fail all of them: no answer can come any more."""
+        """Fail all of them: no more answers can come."""
         questions, self.open, self.unanswered = self.open, {}, 0
         self.tells = False
         if self._timer is not None:

@@ -44,7 +44,7 @@ class Tasks:
 
     Attributes:
         all: each with what is known of it, what it answers for, and what it waits for.
-        suspended: those of them that wait for answers of the peer; None if there were none yet.
+        suspended: those of them that wait for answers of the peer; None before the first.
     """
 
     __slots__ = (
@@ -100,7 +100,7 @@ class Tasks:
         return None  # pragma: no cover: before 3.12, none is done at once
 
     async def _finish(self, running: Running, responder: Responder, answer: Awaitable[Any]) -> None:
-        """Wait for an answer, and send it when there is room for it."""
+        """Wait for an answer, and send it when it fits."""
         session = self._session
         current.set(running)
         try:
@@ -193,7 +193,7 @@ class Tasks:
         self._size -= running.size
         running.size = 0
 
-    # --- those whose answers are not wanted any more ---
+    # --- those whose answers are no longer wanted ---
 
     def _made_stopping(self) -> Stopping:
         """Return what cancels them one by one; it is made when it is first needed."""
@@ -206,12 +206,12 @@ class Tasks:
         return bool(self.all) and self._made_stopping().cancel(tag)
 
     def may_be_cancelled(self, responder: Responder) -> bool:
-        """Return whether a responder is cancelled when its answer is not wanted any more."""
+        """Return whether a responder is cancelled when its answer is no longer wanted."""
         own = responder.cancellable if isinstance(responder, MethodResponder) else None
         return self._session.cancellable if own is None else own
 
     def abandon(self) -> None:
-        """Cancel those whose answers are not wanted any more: the connection is lost."""
+        """Cancel those whose answers cannot be sent: the connection is lost."""
         for task, (running, responder, _) in list(self.all.items()):
             if running.status in (RUNNING, Status.CANCELLED, Status.OVERDUE):
                 running.status = Status.ABANDONED
@@ -220,7 +220,7 @@ class Tasks:
                     task.cancel()
 
     def end(self) -> None:
-        """Cancel none of them one by one any more: the conversation is over."""
+        """No longer cancel them one by one: the conversation is over."""
         if self._stopping is not None:
             self._stopping.end()
 

@@ -1,7 +1,7 @@
 """Terms: what a question is asked with, beside its arguments: its deadline, and its metadata.
 
-What a responder asks is to be answered within the time that is left to the responder itself, and is not
-wanted any more when that is cancelled.
+What a responder asks is to be answered within the time that is left to the responder itself, and is
+cancelled with it.
 """
 
 from __future__ import annotations
@@ -121,8 +121,8 @@ def _timeout(left: int) -> bytes:
 def call_received(session: Session, box: AmpBox, pairs: int) -> tuple[Call | None, int]:
     """Take the terms out of a command that came; return its call, and what it counts with them.
 
-    They are None and 0 if it has none. Without terms it would have so many pairs; 0 if that is not
-    known. Raises `BadArguments` for more metadata than the limits allow.
+    A command without terms gives None and 0. `pairs` is how many pairs it has without terms; 0 if that
+    is not known. Raises `BadArguments` for more metadata than the limits allow.
     """
     if len(box) == pairs + 1 and (value := box.pop(TIMEOUT, None)) is not None:
         deadline = deadline_of(value) if ASK in box else None

@@ -39,7 +39,7 @@ class Expectation:
         self._peer = peer
         self._command = command
         self._expected = expected
-        # Set when the command has come, or when it is not waited for any more.
+        # Set when the command has come, or when the wait for it ends.
         self._known = asyncio.Event()
         self._reason: Exception | None = None
         # What to do, with the tag of the question; returns the answer, or None for no answer.
@@ -166,7 +166,7 @@ class Expectation:
                 waiting.set_result(answer)
 
     def _give_up(self, reason: Exception) -> None:
-        """Do not wait any more for the command to come."""
+        """Stop waiting for the command to come."""
         if not self.came:
             self._reason = self._reason or reason
             self._known.set()
@@ -209,8 +209,8 @@ class ScriptedPeer(AMP):
     def verify(self, *, complete: bool = True) -> None:
         """Raise `AssertionError` where the other side did not follow the script.
 
-        The message has what was expected and what came. Unless `complete`, what has not come yet is no
-        reason.
+        The message has what was expected and what came. Unless `complete`, commands that have not come
+        yet are ignored.
         """
         report = self._script.report(complete)
         if report is not None:

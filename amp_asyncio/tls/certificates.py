@@ -78,7 +78,7 @@ class Certificate:
     def list_from_pem(source: Source) -> list[Certificate]:
         """Return all certificates in `source`, in order, for example from a file of authorities.
 
-        Raises the same errors as `from_pem`, so there is always at least one.
+        Raises the same errors as `from_pem`, so the list is never empty.
         """
         return [Certificate(found) for found in pem_certificates(*read(source))]
 
@@ -317,7 +317,7 @@ def make_ssl_context(
     active attackers. `check_hostname` is for clients: one of the certificate's `names` must also match
     the `server_hostname` of the connection; a common name does not count.
 
-    Raises `ValueError` if there are authorities but none in it, or if `check_hostname` is used without
+    Raises `ValueError` if `authorities` is empty, or if `check_hostname` is used without
     authorities or by a server, and `ssl.SSLError` if OpenSSL rejects the certificate or an authority,
     for example for a small key.
     """

@@ -44,10 +44,10 @@ def _pem_blocks(data: bytes, label: bytes) -> list[bytes]:
 
 
 def pem_certificates(data: bytes, where: str) -> list[x509.Certificate]:
-    """Return the certificates in `data`, in order; raise `ValueError` if there are none."""
+    """Return the certificates in `data`, in order; raise `ValueError` if it has none."""
     blocks = _pem_blocks(data, b"CERTIFICATE")
     if not blocks:
-        raise ValueError(f"there is no PEM certificate in {where}{_resemblance(data)}")
+        raise ValueError(f"no PEM certificate in {where}{_resemblance(data)}")
     return [
         _loaded_certificate(x509.load_pem_x509_certificate, block, f"certificate {number} in {where}")
         for number, block in enumerate(blocks, start=1)
@@ -70,12 +70,12 @@ def _loaded_certificate(
 
 
 def pem_key(data: bytes, where: str, password: str | bytes | None) -> PrivateKeyTypes:
-    """Return the private key in `data`; raise `ValueError` unless there is exactly one."""
+    """Return the private key in `data`; raise `ValueError` unless it has exactly one."""
     blocks = _pem_blocks(data, b"PRIVATE KEY")
     if not blocks:
-        raise ValueError(f"there is no PEM private key in {where}{_resemblance(data)}")
+        raise ValueError(f"no PEM private key in {where}{_resemblance(data)}")
     if len(blocks) > 1:
-        raise ValueError(f"there are {len(blocks)} private keys in {where}, and there must be one")
+        raise ValueError(f"{len(blocks)} private keys in {where}: it must have exactly one")
     return _loaded_key(load_pem_private_key, blocks[0], where, password)
 
 

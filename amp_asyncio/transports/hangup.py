@@ -1,7 +1,7 @@
 """Noticing that the peer of a UNIX socket has gone, and not only closed its sending side.
 
-Both look the same to whoever reads: the stream ends. The kernel tells them apart in what it reports to
-`poll`, whether or not anybody waits for data: `POLLHUP` means that both directions are closed. An event
+Both look the same to a reader: the stream ends. The kernel tells them apart in what it reports to
+`poll`, even while no data is waited for: `POLLHUP` means that both directions are closed. An event
 loop cannot be asked to wait for that alone, but it can wait for an `epoll` that does.
 """
 
@@ -22,7 +22,7 @@ class HangUp:
 
     def __init__(self, loop: asyncio.AbstractEventLoop, fd: int, callback: Callable[[], None]) -> None:
         if not hasattr(select, "epoll"):  # pragma: no cover: it is there on Linux
-            raise OSError("there is no epoll on this system")
+            raise OSError("this system does not support epoll")
         self._loop = loop
         self._callback = callback
         self._epoll = select.epoll()

@@ -199,7 +199,7 @@ class Line:
         self.wake()
 
     def write(self, data: memoryview) -> int:
-        """Take bytes from the sender; return how many there was room for."""
+        """Take bytes from the sender; return how many fitted."""
         if self._refuses or self._swallows:
             return len(data)
         taken = min(len(data), self.capacity - len(self._held))

@@ -3,8 +3,8 @@
 Parent and child processes talk over pipes, but asyncio's pipe transports have one direction each. This
 module joins two of them, so that a protocol can use them like a connection. The difficulty is the end,
 because two pipes do not end at once: when a process dies, we may notice that its end of one pipe is
-closed before we have read the data that it wrote to the other. So when one pipe cannot be written to
-any more, the other is still read.
+closed before we have read the data that it wrote to the other. So when one pipe can no longer be
+written to, the other is still read.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ class PipeTransport(asyncio.Transport):
     """Reads from one pipe and writes to another, on asyncio's loop and on uvloop; `connect` starts it.
 
     `write_eof` closes the pipe that is written to. `close` writes the rest of the buffer, and discards
-    data that still arrives; `abort` closes both pipes now. TLS cannot be started, as there is no
-    socket. `get_extra_info("pipe")` returns the two files, the one to read from first.
+    data that still arrives; `abort` closes both pipes now. TLS cannot be started over
+    pipes. `get_extra_info("pipe")` returns the two files, the one to read from first.
 
     `at_end` is for a peer that is a process, which may have died. When a pipe ends, `at_end` gets a
     callback, and calls it when the reason is known. With `at_end`, the pipe that is read from also
@@ -71,7 +71,7 @@ class PipeTransport(asyncio.Transport):
     _closing = False
     _eof_written = False
     _eof_heard = False
-    # Why we cannot write any more, although we did not close; and the argument of connection_lost.
+    # Why we can no longer write, although we did not close; and the argument of connection_lost.
     _broken: Exception | None = None
     _error: BaseException | None = None
 
@@ -194,7 +194,7 @@ class PipeTransport(asyncio.Transport):
         self._lose_if_silent()
 
     def _lose_if_silent(self) -> None:
-        """End a connection that cannot be written to, unless there is something left to read."""
+        """End a connection that cannot be written to, unless something is left to read."""
         patient = self._at_end is not None
         if self._closing or (self._eof_heard and patient):
             return  # The protocol has got eof_received, or will get it.

@@ -1,7 +1,7 @@
 """The PROXY protocol, versions 1 and 2: a load balancer says for which client it connects.
 
 It sends a header before the first byte of the client. The first byte tells it from AMP, which begins
-with a zero, and from TLS. Whoever sends such a header can claim any address, so it is only looked for
+with a zero, and from TLS. A sender of such a header can claim any address, so it is only looked for
 in connections from `networks` that are trusted. There it may be left out, as health checks often do.
 """
 
@@ -42,9 +42,9 @@ class Header:
     """A header as it comes.
 
     Attributes:
-        source: the address that it says, once it is complete; None if it says none.
+        source: the address that it says, once it is complete; None for a header without one.
         missing: how many bytes are still to come; 0 when it is complete. In version 1 that is only
-            known when its last byte has come: then it is as many as there may be.
+            known when its last byte has come: until then it is the most that may come.
     """
 
     def __init__(self, first: bytes) -> None:
@@ -124,14 +124,14 @@ def _port(text: str) -> int:
 async def read_header(sock: socket.socket) -> Address | None:
     """Read the header from a socket that was accepted; return the address that it says.
 
-    Return None if there is none, or if it says none. Not a byte more than the header is read. Raises
+    Return None without a header, or for one without an address. Reads only the header. Raises
     `ValueError` for one that is malformed, and `OSError` if the connection ends before.
     """
     loop = asyncio.get_running_loop()
     sock.setblocking(False)
     first = await _peek(loop, sock, 1)
     if not Header.may_begin_with(first):
-        return None  # It may have ended already: a check whether somebody listens.
+        return None  # It may have ended already, such as a probe of the port.
     header = Header(first)
     while header.missing:
         seen = await _peek(loop, sock, header.missing)

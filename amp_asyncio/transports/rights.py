@@ -117,7 +117,7 @@ class Outgoing:
 def receive(sock: socket.socket, size: int) -> tuple[bytes, list[int]]:
     """Return up to `size` bytes, and the descriptors that came with them.
 
-    Child processes do not inherit the descriptors. Raises `BlockingIOError` if there is nothing to
+    Child processes do not inherit the descriptors. Raises `BlockingIOError` if nothing waits to be
     read, and `OSError` if the connection is lost or this process cannot hold the descriptors received.
     """
     data, ancillary, flags, _ = sock.recvmsg(size, _ANCILLARY_SIZE, _CLOSE_ON_EXEC)

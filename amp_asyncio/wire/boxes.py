@@ -79,7 +79,7 @@ class BoxReceiver(Protocol):
         """`box` came. An error that is raised here aborts the connection."""
 
     def stopReceivingBoxes(self, reason: BaseException) -> None:
-        """No box comes any more, because of `reason`."""
+        """No more boxes come, because of `reason`."""
 
 
 _Self = TypeVar("_Self", bound="AmpBox")

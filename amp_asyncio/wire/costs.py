@@ -8,7 +8,7 @@ __all__ = ["PAIR_OVERHEAD", "box_cost"]
 
 #: What a pair of a box counts in addition to its bytes, as HTTP/2 counts 32 bytes for each header
 #: (RFC 9113, 6.5.2). In CPython it is two objects and their place in a dictionary. An element of a list
-#: counts the same, because it may have no bytes of its own, and so does each value of such an element.
+#: counts the same, because it may be empty, and so does each value of such an element.
 PAIR_OVERHEAD = 128
 
 

@@ -66,7 +66,7 @@ class BoxParser:
         """Forget every byte."""
         self._data = b""  # the piece of the stream at hand
         self._position = 0  # where in it the unread bytes begin
-        self._unread = False  # whether there are any
+        self._unread = False  # whether any bytes are unread
         self._later: list[bytes] | None = None  # pieces of the stream that came before it was read
         self._box: AmpBox | None = None  # the incomplete box
         self._box_size = 0  # how many bytes its pairs had

@@ -356,7 +356,7 @@ def test_what_is_wrong_with_certificates(run: Run, certificates: Any, tmp_path: 
     for options, problem in (
         (["--cafile", none], f"cannot read {none}: No such file or directory"),
         (["--cert", none], f"cannot read {none}: No such file or directory"),
-        (["--cert", certificates.ca], "there is no PEM private key in"),
+        (["--cert", certificates.ca], "no PEM private key in"),
         (["--cert", certificates.client, "--key", certificates.stranger], "the private key does not"),
         (["--key", certificates.client], "--key belongs to a certificate: give --cert, too"),
         (["--insecure", "--cafile", certificates.ca], "--insecure verifies nothing, so --cafile has"),

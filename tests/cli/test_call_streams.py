@@ -133,7 +133,7 @@ def test_a_peer_without_streams(run: Run, background: Any) -> None:
     call = ("call", "--commands", "feed", "Rows", "table=guests")
     status, line = run(*call[:3], background.serve(feed.Old), *call[3:]).failed
     assert status == 1
-    assert line.startswith("the peer has no such stream: ")
+    assert line.startswith("the peer does not know this stream: ")
     plain = background.serve_bytes(conftest.answering({b"Rows": {}}))
     problem = "the peer has answered it as a plain command"
     assert run(*call[:3], plain, *call[3:]).failed == (1, problem)

@@ -356,7 +356,7 @@ async def test_tcp_addresses() -> None:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ([], "there is no address in the list"),
+        ([], "the list of addresses is empty"),
         (None, "Client\\(address\\) takes an address, a list of addresses"),
         (8000, "takes an address"),
         ("", "an address is"),

@@ -432,7 +432,7 @@ async def test_an_answer_that_nobody_wants() -> None:
 
 
 async def test_without_a_connection() -> None:
-    with pytest.raises(RuntimeError, match="there is no connection yet"):
+    with pytest.raises(RuntimeError, match="not connected yet"):
         AMP().callRemote(Read, file=FILE)
     with pytest.raises(TypeError, match="cannot carry descriptors"):
         Descriptor().toStringProto(FILE, None)

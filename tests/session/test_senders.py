@@ -101,7 +101,7 @@ def test_before_it_has_a_sender(caplog: pytest.LogCaptureFixture) -> None:
     dispatcher = BoxDispatcher(Locator())
     assert dispatcher.boxSender is None
     dispatcher.ampBoxReceived(command("Sum", a=b"1", b=b"2"))
-    assert "there is no connection yet" in caplog.text
+    assert "not connected yet" in caplog.text
     dispatcher.ampBoxReceived(command("Explode", ask=False))  # There is nothing to close.
 
 

@@ -195,8 +195,8 @@ def with_another_version(certificate: Certificate) -> bytes:
 
 PEM = ROOT.certificate.to_pem()
 GARBAGE: list[tuple[Callable[[bytes], object], bytes, str]] = [
-    (Certificate.from_pem, b"", "there is no PEM certificate in the bytes given$"),
-    (Certificate.from_pem, b"garbage", "there is no PEM certificate in the bytes given$"),
+    (Certificate.from_pem, b"", "no PEM certificate in the bytes given$"),
+    (Certificate.from_pem, b"garbage", "no PEM certificate in the bytes given$"),
     (Certificate.from_pem, ROOT.to_der(), "no PEM certificate in .* looks like DER"),
     (Certificate.from_pem, SERVER_KEY, "no PEM certificate in .* contains PEM"),
     (Certificate.list_from_pem, b"# none\n", "no PEM certificate"),
@@ -210,10 +210,10 @@ GARBAGE: list[tuple[Callable[[bytes], object], bytes, str]] = [
     (Certificate.from_der, PEM, "the DER certificate in .* contains PEM.* is malformed"),
     (Certificate.from_der, ROOT.to_der() + b"\0", "looks like DER.* is malformed"),
     (Certificate.from_der, with_another_version(ROOT), "the DER certificate in .* is malformed"),
-    (PrivateCertificate.from_pem, PEM, "there is no PEM private key in the bytes given"),
-    (PrivateCertificate.from_pem, SERVER_KEY, "there is no PEM certificate"),
-    (PrivateCertificate.from_pem, SERVER.to_pem()[20:], "there is no PEM private key"),
-    (PrivateCertificate.from_pem, SERVER.to_pem() + SERVER_KEY, "there are 2 private keys"),
+    (PrivateCertificate.from_pem, PEM, "no PEM private key in the bytes given"),
+    (PrivateCertificate.from_pem, SERVER_KEY, "no PEM certificate"),
+    (PrivateCertificate.from_pem, SERVER.to_pem()[20:], "no PEM private key"),
+    (PrivateCertificate.from_pem, SERVER.to_pem() + SERVER_KEY, "2 private keys"),
     (PrivateCertificate.from_pem, SERVER_CHAIN + SERVER_KEY[:90], "the private key .* is malformed"),
     (PrivateCertificate.from_pem, SERVER_CHAIN + SERVER_KEY[:70] + SERVER_KEY[90:], "is malformed"),
     (PrivateCertificate.from_der, SERVER.to_der(), "without its private key: give it as `key`"),
