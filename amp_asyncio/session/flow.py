@@ -100,11 +100,6 @@ class Outgoing:
         self._piece = -1  # How many bytes of an item a piece has; it is known with the first credit.
         self._queue: deque[_Entry] | None = None
 
-    @property
-    def began(self) -> bool:
-        """Whether the peer has given credit: it knows streams."""
-        return self._piece >= 0
-
     def grant(self, amount: int) -> None:
         """Take credit from the peer; the first one is the window of this direction."""
         if self._piece < 0:

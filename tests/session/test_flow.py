@@ -186,12 +186,10 @@ def test_an_item_that_the_peer_would_not_take_is_refused() -> None:
 def test_nothing_is_sent_before_the_first_credit() -> None:
     outgoing = Outgoing(MOST)
     outgoing.overhead = OVERHEAD
-    assert not outgoing.began
     assert not outgoing.pass_by(b"")
     outgoing.put(b"", 1)
     assert not outgoing.is_ready()
     outgoing.grant(4096)
-    assert outgoing.began
     assert outgoing.take() == (OVERHEAD, b"", False, 1)
 
 
