@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,11 +10,11 @@ from typing import Any
 from ..amp import AMP
 from ..commands.command import session_of
 from ..commands.definitions import ByName
-from ..commands.large import BigUnicode
 from ..commands.streams import Stream
 from ..errors import AmpError, ConnectionLost, MalformedAmpBox, RemoteAmpError, StreamsUnsupported
+from ..session.describing import read_description
 from ..wire.boxes import UNHANDLED_ERROR_CODE, AmpBox
-from ..wire.extensions import STREAM
+from ..wire.extensions import DESCRIBE, STREAM
 from .failures import Failure, Status
 from .schemas import command_of_peer
 from .types import Items
@@ -83,11 +82,9 @@ def failures_of(name: bytes) -> Iterator[None]:
 
 async def described(amp: AMP) -> list[dict[str, Any]]:
     """Return what the peer says of its commands; raises `Failure` if it does not say it."""
-    box = await ask(amp, b"_describe", AmpBox())
-    objects: dict[str, Any] = {}
+    box = await ask(amp, DESCRIBE, AmpBox())
     try:
-        BigUnicode().fromBox(b"commands", dict(box or {}), objects, None)
-        found: list[dict[str, Any]] = json.loads(objects["commands"])
+        found = read_description(box or {})
         for each in found:
             command_of_peer([each], str(each["name"]), bool(each["doc"]))
             ", ".join(each["errors"])

@@ -12,6 +12,7 @@ from typing import Any
 
 from ..amp import AMP
 from ..wire.boxes import AmpBox
+from ..wire.extensions import HEALTH, PING
 from .asking import ask, described
 from .connecting import with_peer
 from .failures import Failure, Status
@@ -153,7 +154,7 @@ def ping(options: Namespace) -> Status:
         begun = perf_counter()
         # Any answer is one, also that of a peer without extensions.
         with suppress(Failure):
-            await ask(amp, b"_ping", AmpBox())
+            await ask(amp, PING, AmpBox())
         taken = perf_counter() - begun
         if options.json:
             say_json({"seconds": round(taken, 6)})
@@ -171,7 +172,7 @@ def health(options: Namespace) -> Status:
     async def work(amp: AMP) -> Status:
         serving = True
         try:
-            await ask(amp, b"_health", question)
+            await ask(amp, HEALTH, question)
         except Failure as failure:
             if failure.code != "_NOT_SERVING":
                 raise
