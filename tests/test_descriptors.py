@@ -31,6 +31,7 @@ from amp_asyncio import (
     PrivateCertificate,
     SimpleStringLocator,
     StartTLS,
+    StreamCommand,
     String,
     parseString,
     unix_connect,
@@ -70,6 +71,10 @@ class Open(Command):
 
     arguments = [(b"data", String())]
     response = [(b"file", Descriptor())]
+
+
+class Rows(StreamCommand[int]):
+    pass
 
 
 class Files(Patient):
@@ -358,6 +363,16 @@ async def test_where_an_answer_may_name_one(by_name: bool) -> None:
         file = (await asked)["file" if not by_name else b"file"]
         file = Descriptor().fromStringProto(file, amp) if by_name else file
         assert content(file) == b"it"
+
+
+async def test_where_a_stream_is_open() -> None:
+    """Its items cannot name one, and its answer only if the definition says so."""
+    async with raw_peer(Math) as (amp, peer), amp.stream(Rows()):
+        assert (await answer(peer))[b"_command"] == b"Rows"
+        before = open_descriptors()
+        socket.send_fds(peer, [ask(b"Sum", a=b"1", b=b"1")], [FILE])
+        assert (await answer(peer))[b"total"] == b"2"
+        assert open_descriptors() == before
 
 
 @pytest.mark.parametrize("factory", [Math, Files])

@@ -16,10 +16,25 @@ from ..wire.extensions import PING
 if TYPE_CHECKING:
     from .session import Session
 
-__all__ = ["Ping", "ping"]
+__all__ = ["Ping", "Pong", "ping"]
 
 
-class Ping(ByName):
+class Pong(ByName):
+    """What takes the answer to a ping, or an error: either says that the peer has read the ping."""
+
+    __slots__ = ()
+
+    tells_cancelled = False
+
+    @property
+    def may_claim(self) -> bool:
+        return False
+
+    def failed(self, error: RemoteAmpError, session: Any, future: Any) -> None:
+        self.answered(Box(), session, future)
+
+
+class Ping(Pong):
     """Asks the peer of a conversation whether it is there; one question at a time.
 
     Attributes:
@@ -28,16 +43,10 @@ class Ping(ByName):
 
     __slots__ = ("_sent_at", "_session", "latency")
 
-    tells_cancelled = False
-
     def __init__(self, session: Session) -> None:
         self._session = session
         self.latency: float | None = None
         self._sent_at: float | None = None
-
-    @property
-    def may_claim(self) -> bool:
-        return False
 
     def send(self) -> None:
         """Ask, unless an answer is awaited already."""
@@ -51,9 +60,6 @@ class Ping(ByName):
             self.latency = monotonic() - self._sent_at
             self._sent_at = None
         session.outlet.overlook()
-
-    def failed(self, error: RemoteAmpError, session: Any, future: Any) -> None:
-        self.answered(Box(), session, future)
 
 
 def ping(session: Session) -> None:

@@ -32,6 +32,7 @@ from .lane import ANSWERER, ASKER, Lane
 from .negotiation import PING as PING_NAME
 from .negotiation import STREAM
 from .pace import Mark
+from .pinging import Pong
 from .sharing import Sharing
 
 if TYPE_CHECKING:
@@ -106,6 +107,10 @@ class Asked(ByName):
         self._answered_by = answered_by
         self._all_asked = all_asked
 
+    @property
+    def may_claim(self) -> bool:
+        return self._answered_by.may_claim
+
     def _done(self) -> None:
         self.lane.done = True
         self._all_asked.discard(self)
@@ -132,12 +137,10 @@ class Asked(ByName):
             self._answered_by.failed(error, session, future)
 
 
-class _Read(ByName):
+class _Read(Pong):
     """What takes the answer to a ping between the pieces of streams."""
 
     __slots__ = ("_mark", "_sharing")
-
-    counted = tells_cancelled = False
 
     def __init__(self, sharing: Sharing, mark: Mark) -> None:
         self._sharing = sharing
@@ -146,9 +149,6 @@ class _Read(ByName):
     def answered(self, box: Box, session: Any, future: Any) -> None:
         session.outlet.overlook()
         self._sharing.answered(self._mark)
-
-    def failed(self, error: RemoteAmpError, session: Any, future: Any) -> None:
-        self.answered(Box(), session, future)
 
 
 class Answering(Lane):
