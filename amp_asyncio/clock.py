@@ -1,8 +1,8 @@
 """The clock: timers that wait in the kernel, and not in the event loop.
 
-Every connection has a timer that waits, if only that of keepalive. As soon as one is scheduled, asyncio
-computes a timeout in each turn of its loop, and the kernel sets a timer for each wait: both together
-take a tenth of the time of a call. So where Linux offers it, the timers of a loop are kept here, and
+A loop with connections has a timer that waits, if only that of keepalive. As soon as one is scheduled,
+asyncio computes a timeout in each turn, and the kernel sets a timer for each wait: both together take a
+tenth of the time of a call. So where Linux offers it, the timers of a loop are kept here, and
 one timer of the kernel (`timerfd_create(2)`) wakes the loop when the first of them is due.
 
 uvloop, whose timers cost little, and loops on other systems keep the timers themselves. So does a loop

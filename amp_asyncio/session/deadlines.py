@@ -1,8 +1,8 @@
 """Deadlines: what is over when its time has passed, on either side of a conversation.
 
-Almost every call ends long before its deadline. So they do not have a timer each. One timer of the
-event loop looks at all that have not ended, at the earliest deadline that was known when it was set,
-and is set again then if any are left.
+Almost every call ends long before its deadline. So they do not have a timer each. One timer looks at
+all that have not ended, at the earliest deadline that was known when it was set, and is set again then
+if any are left.
 """
 
 from __future__ import annotations
