@@ -70,23 +70,23 @@ def _work() -> None:
     _do_all()
     _threads.discard(current_thread())
     # One may have come after the last look, while there seemed to be enough threads.
-    if _jobs:  # pragma: no cover: a test cannot bring it about
+    if _jobs:
         _help()
 
 
 def _do_all() -> None:
-    with suppress(IndexError):
+    with suppress(IndexError):  # Asking for the length first would race with the other threads.
         while True:
             _jobs.popleft()()
 
 
 def _close(descriptor: int) -> None:
-    with suppress(OSError):
+    with suppress(OSError):  # It is closed all the same.
         if stat.S_ISSOCK(os.fstat(descriptor).st_mode):
             sock = socket.socket(fileno=descriptor)
             try:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
             finally:
                 sock.detach()
-    with suppress(OSError):
+    with suppress(OSError):  # It is closed even so; the error is about the sender's file.
         os.close(descriptor)

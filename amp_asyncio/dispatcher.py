@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ParamSpec, TypeVar, overload
+from typing import Any, ParamSpec, TypeVar, cast, overload
 
 from .commands.command import Command, CommandType, not_a_question, question_of
 from .commands.definitions import ByName
@@ -81,9 +81,9 @@ class BoxDispatcher(Composed):
     @property
     def locator(self) -> ResponderLocator:
         """What finds the responders."""
-        locator: Any = self.__amp__.locator
+        locator = self.__amp__.locator
         # None stands for the object itself, which is a locator where its class (AMP) is one.
-        return self if locator is None else locator  # type: ignore[return-value]
+        return cast(ResponderLocator, self) if locator is None else locator
 
     @locator.setter
     def locator(self, locator: Any) -> None:

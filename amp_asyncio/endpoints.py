@@ -107,7 +107,7 @@ class Opening(Generic[_C]):
             f'"async with {name}(...) as {self._result}:"'
         )
 
-    # A type checker itself reports such an attribute.
+    # Hidden from type checkers, so that they report such an attribute; always true when it runs.
     if not TYPE_CHECKING:  # pragma: no branch
 
         def __getattr__(self, name: str) -> Any:
@@ -184,7 +184,8 @@ def connect(
     interceptors: Sequence[Interceptor] = ...,
     **options: Any,
 ) -> Opening[AMP]: ...
-def connect(  # type: ignore[misc]  # The names of an address are its own.
+# With an address, which is positional only, the names of the first two parameters do not count.
+def connect(  # type: ignore[misc]
     host: Any = None,
     port: Any = None,
     protocol_factory: Any = None,

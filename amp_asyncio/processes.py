@@ -174,7 +174,7 @@ class Child(Generic[_A]):
         The wait is limited, because another process may have inherited the pipe and keep it open.
         """
         if self._errors is not None and self._errors.is_reading():
-            with suppress(TimeoutError):
+            with suppress(TimeoutError):  # Another process keeps the pipe open.
                 async with asyncio.timeout(_PATIENCE):
                     await self._errors.ended.wait()
 

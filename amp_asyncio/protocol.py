@@ -11,7 +11,7 @@ import asyncio
 import functools
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from .composed import Composed, connection_of, is_of_this_package
 from .connection.connection import Connection
@@ -73,7 +73,7 @@ class BinaryBoxProtocol(Composed, asyncio.Protocol):
             )
         overriding = vars(cls).get("connection_made")
         if overriding is not None and not is_of_this_package(cls):
-            # (A type checker does not expect that a method is replaced.)
+            # A type checker cannot know that a method is replaced by one of the same signature.
             cls.connection_made = _after_beginning(overriding)  # type: ignore[method-assign]
 
     def __init__(self, boxReceiver: BoxReceiver) -> None:
@@ -100,9 +100,9 @@ class BinaryBoxProtocol(Composed, asyncio.Protocol):
     @property
     def boxReceiver(self) -> BoxReceiver:
         """What the boxes are given to; it is looked at when the connection is made."""
-        receiver: Any = self.__amp__.box_receiver
+        receiver: BoxReceiver | None = self.__amp__.box_receiver
         # None stands for the object itself, which is a receiver where its class (AMP) is one.
-        return self if receiver is None else receiver  # type: ignore[return-value]
+        return cast(BoxReceiver, self) if receiver is None else receiver
 
     @boxReceiver.setter
     def boxReceiver(self, receiver: Any) -> None:

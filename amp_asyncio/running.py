@@ -60,8 +60,9 @@ async def run(
         # Before it listens: from then on, a signal may come.
         stack.enter_context(_handled(signals))
         stack.push_async_callback(reloading.close)
+        # Not a comprehension, as ruff advises: a signal that comes meanwhile uses the list.
         for service in services:
-            servers.append(await stack.enter_async_context(service))  # noqa: PERF401 (the signals use the list)
+            servers.append(await stack.enter_async_context(service))  # noqa: PERF401
         sd_notify("READY=1")
         await stop.wait()
         stop.clear()

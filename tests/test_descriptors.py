@@ -10,7 +10,9 @@ import struct
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from itertools import islice
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -221,6 +223,38 @@ async def test_more_that_hold_up_than_there_are_threads(monkeypatch: pytest.Monk
             gate.set()
         assert open_descriptors() == before - 1
         assert pending() == 0
+
+
+async def test_one_more_comes_when_a_thread_is_about_to_end() -> None:
+    """The last of the threads found no work left, and others are held up: the job is done even so."""
+    gate = threading.Event()
+    blocked = [threading.Event() for _ in range(7)]
+    late = [threading.Event() for _ in range(5)]
+    left = iter(late)
+
+    def block(started: threading.Event) -> None:
+        started.set()
+        gate.wait()
+
+    def look(frame: FrameType, event: str, argument: object) -> None:
+        # Each return from a function of the module is a moment at which another job may come.
+        if event == "return" and frame.f_globals["__name__"] == in_background.__module__:
+            for one_more in islice(left, 1):
+                in_background(one_more.set)
+
+    open_descriptors()  # It waits until all threads have ended.
+    try:
+        for started in blocked:
+            in_background(lambda started=started: block(started))
+        for started in blocked:
+            await asyncio.to_thread(started.wait)
+        threading.setprofile(look)
+        in_background(lambda: None)
+        for each in late:
+            assert await asyncio.to_thread(each.wait, 10)
+    finally:
+        threading.setprofile(None)
+        gate.set()
 
 
 async def test_no_thread_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -152,8 +152,7 @@ def ping(options: Namespace) -> Status:
 
     async def work(amp: AMP) -> Status:
         begun = perf_counter()
-        # Any answer is one, also that of a peer without extensions.
-        with suppress(Failure):
+        with suppress(Failure):  # An error is an answer, too: a peer without extensions sends one.
             await ask(amp, PING, AmpBox())
         taken = perf_counter() - begun
         if options.json:

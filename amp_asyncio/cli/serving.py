@@ -75,5 +75,5 @@ async def _serve(opening: endpoints.Opening[endpoints.Server]) -> None:
         finally:
             for sock in server.sockets:
                 if sock.family == socket.AF_UNIX:
-                    with suppress(OSError):
+                    with suppress(OSError):  # Another process may have removed the path.
                         os.unlink(sock.getsockname())

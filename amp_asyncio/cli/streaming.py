@@ -57,7 +57,7 @@ async def converse(amp: AMP, name: bytes, box: AmpBox, items: Items, as_json: bo
 
 async def _send(opened: Stream[Any, Any, Any], argument: Any, as_json: bool) -> None:
     number = 0
-    with suppress(*_ENDS):
+    with suppress(*_ENDS):  # The answer of the stream reports it.
         async for line in _lines():
             number += 1
             try:

@@ -83,7 +83,7 @@ def _plain(argument: Any, text: str, *, files: bool) -> Any:
         if not isinstance(value, bytes):
             return value
     except Exception as error:
-        with suppress(ValueError, KeyError):
+        with suppress(ValueError, KeyError):  # The first error is the one to report.
             return _lenient(argument, text)
         kind = type(argument).__name__
         raise ValueError(f'"{escaped(text)}" does not fit {kind}: {error}') from None

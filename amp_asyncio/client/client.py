@@ -77,7 +77,7 @@ class Client(Generic[_A]):
     def __init__(
         self,
         target: Any,
-        # (A default cannot be checked against a type variable.)
+        # mypy wants a default to fit every `_A`; without this argument, a caller gets a Client[AMP].
         protocol_factory: Callable[[], _A] = AMP,  # type: ignore[assignment]
         *,
         connections: int | None = None,
@@ -122,7 +122,7 @@ class Client(Generic[_A]):
             self._changed,
         )
         self._directory.changed = self._keepers.balance
-        # It is never connected: it checks questions while the client is not connected.
+        # It never connects: it checks questions before the client has a connection for them.
         kind: Any = protocol_factory if isinstance(protocol_factory, type) else AMP
         self._stand_in = AMP(version=kind.protocol_version)
         self._stand_in.limits = limits or kind.limits

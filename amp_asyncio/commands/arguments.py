@@ -130,13 +130,15 @@ class Argument:
 
     def fromString(self, inString: bytes) -> Any:
         """Return the value of `inString`; raise `ValueError` for bytes that are not a value."""
-        # Not abstract: a subclass that overrides a hook above this one does not need it.
-        raise NotImplementedError(f"{type(self).__name__} does not define fromString")
+        raise NotImplementedError(  # Not abstract: a subclass may override a hook above it instead.
+            f"{type(self).__name__} does not define fromString"
+        )
 
     def toString(self, inObject: Any) -> bytes:
         """Return the bytes for `inObject`; raise `TypeError` or `ValueError` if it does not fit."""
-        # Not abstract: a subclass that overrides a hook above this one does not need it.
-        raise NotImplementedError(f"{type(self).__name__} does not define toString")
+        raise NotImplementedError(  # Not abstract: a subclass may override a hook above it instead.
+            f"{type(self).__name__} does not define toString"
+        )
 
 
 def _other(value: object, kind: type, argument: str) -> str:
@@ -188,7 +190,7 @@ class Float(Argument):
     def fromString(self, inString: bytes) -> float:
         # float() would also accept white space around the number and underscores within it.
         if b"_" not in inString and inString.strip() == inString:
-            with contextlib.suppress(ValueError):
+            with contextlib.suppress(ValueError):  # The error below says what is wrong.
                 return float(inString)
         raise ValueError("not a floating-point number")
 

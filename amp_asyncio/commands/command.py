@@ -194,7 +194,7 @@ class Command(Generic[_Answer], metaclass=CommandType):
     @classmethod
     def parseArguments(cls, box: Mapping[bytes, bytes], proto: Any) -> dict[str, Any]:
         """Return the arguments in `box`; `MalformedAmpBox` where one is missing or malformed."""
-        # (What a schema decodes depends on its shape: for a question it is a dictionary.)
+        # A schema returns Any, because that depends on its shape; a question's is always a dictionary.
         return cls.__amp__.arguments.decode(box, proto)  # type: ignore[no-any-return]
 
     @classmethod
@@ -208,19 +208,19 @@ class Command(Generic[_Answer], metaclass=CommandType):
         @classmethod
         def responder(cls: type[Command[dict[str, Any]]], methodfunc: _Responder) -> _Responder: ...
         @overload
-        @classmethod  # pyright: ignore[reportArgumentType]
+        @classmethod  # pyright: ignore[reportArgumentType]  # `cls` stands for its constructor.
         def responder(
             cls: Callable[_P, Command[_R]],
             methodfunc: Callable[Concatenate[_Self, _P], Coroutine[Any, Any, _R]],
         ) -> Callable[Concatenate[_Self, _P], Coroutine[Any, Any, _R]]: ...
         @overload
-        @classmethod  # pyright: ignore[reportArgumentType]
+        @classmethod  # pyright: ignore[reportArgumentType]  # `cls` stands for its constructor.
         def responder(
             cls: Callable[_P, Command[_R]],
             methodfunc: Callable[Concatenate[_Self, _P], Awaitable[_R]],
         ) -> Callable[Concatenate[_Self, _P], Awaitable[_R]]: ...
         @overload
-        @classmethod  # pyright: ignore[reportArgumentType]
+        @classmethod  # pyright: ignore[reportArgumentType]  # `cls` stands for its constructor.
         def responder(
             cls: Callable[_P, Command[_R]], methodfunc: Callable[Concatenate[_Self, _P], _R]
         ) -> Callable[Concatenate[_Self, _P], _R]: ...

@@ -261,11 +261,11 @@ class Definition(ByName):
         failure = self.failures.get(declared)
         if failure is not None:
             most = session.limits.max_box_size
-            with contextlib.suppress(Exception):
+            with contextlib.suppress(Exception):  # It is then made as one without fields.
                 return failure.made(error.description, error.fields, session.owner, most)
         # An exception whose constructor takes more than a text is made without its constructor. If even
         # that fails, the caller gets what came.
         for make in (declared, partial(declared.__new__, declared)):
-            with contextlib.suppress(Exception):
+            with contextlib.suppress(Exception):  # A user's constructor may raise anything.
                 return make(error.description)
         return error

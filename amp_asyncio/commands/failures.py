@@ -90,8 +90,8 @@ class Failure:
         missing = False
         for field, nullable, schema in self._resolved():
             value = None
-            # A few bytes may be a list of many objects, and an error may have many lists.
-            with contextlib.suppress(Exception):
+            with contextlib.suppress(Exception):  # What does not decode takes its default.
+                # A few bytes may be a list of many objects, and an error may have many lists.
                 most -= schema.in_lists(strings, most, isLocal=False)
                 value = schema.decode(strings, proto)
             if value is not None:
@@ -105,7 +105,7 @@ class Failure:
                 for field, *_ in self._resolved()
                 if field.name in values
             }
-            with contextlib.suppress(Exception):
+            with contextlib.suppress(Exception):  # A user's constructor may refuse what came.
                 made: Exception = self._kind(**given)
                 return made
         made = self._kind.__new__(self._kind, description)

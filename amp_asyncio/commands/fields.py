@@ -77,6 +77,7 @@ def fields_of(kind: Any) -> list[Field]:
 def _of_attrs(kind: Any) -> Iterator[Field]:
     import attrs
 
+    factory: Any = attrs.Factory  # For type checkers it is a function, in truth a class.
     for attribute in attrs.fields(kind):
         default = attribute.default
         field = Field(
@@ -84,8 +85,7 @@ def _of_attrs(kind: Any) -> Iterator[Field]:
         )
         field.attribute = attribute
         field.kw_only = bool(attribute.kw_only)
-        # (For type checkers, attrs.Factory is a function.)
-        if isinstance(default, attrs.Factory):  # type: ignore[arg-type]
+        if isinstance(default, factory):
             field.default = None
             field.make = default.factory
         elif default is not attrs.NOTHING:

@@ -162,7 +162,8 @@ def _split(hint: Any, scope: Scope) -> tuple[Any, bool]:
     rest = [each for each in members if each is not type(None)]
     if len(rest) == len(members):
         return hint, False
-    inner = rest[0] if len(rest) == 1 else Union[tuple(rest)]  # noqa: UP007 (no tuple for |)
+    # ruff advises `X | Y`, but that does not take the members as a tuple.
+    inner = rest[0] if len(rest) == 1 else Union[tuple(rest)]  # noqa: UP007
     return inner, True
 
 

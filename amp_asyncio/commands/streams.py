@@ -218,13 +218,13 @@ if TYPE_CHECKING:
 
         def __init_subclass__(cls, answer: str | None = None, **kw: Any) -> None: ...
         @overload
-        @classmethod  # pyright: ignore[reportArgumentType]
+        @classmethod  # pyright: ignore[reportArgumentType]  # `cls` stands for its constructor.
         def responder(
             cls: Callable[_P, StreamCommand[_Out, Never, None]],
             methodfunc: Callable[Concatenate[_Self, _P], AsyncIterator[_Out]],
         ) -> Callable[Concatenate[_Self, _P], AsyncIterator[_Out]]: ...
         @overload
-        @classmethod  # pyright: ignore[reportArgumentType]
+        @classmethod  # pyright: ignore[reportArgumentType]  # `cls` stands for its constructor.
         def responder(
             cls: Callable[_P, StreamCommand[_Out, _In, _R]],
             methodfunc: Callable[Concatenate[_Self, Stream[_In, _Out], _P], Awaitable[_R]],

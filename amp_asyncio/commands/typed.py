@@ -98,6 +98,7 @@ class TypedDefinition(Definition):
         type.__setattr__(command, "arguments", arguments.pairs)
         type.__setattr__(command, "response", response.pairs)
         self._names = None
+        # pyright warns because a subclass would lose its methods; the only one is `_Unresolved`.
         self.__class__ = TypedDefinition  # pyright: ignore[reportAttributeAccessIssue]
 
     def _response(self, known: ChainMap[str, Any]) -> Schema:

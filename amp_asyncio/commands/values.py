@@ -48,7 +48,7 @@ class Text(Unicode):
         text = super().fromString(inString)
         if self._grammar is None or re.fullmatch(self._grammar, text):
             for kind in self._kinds:
-                with contextlib.suppress(ValueError):
+                with contextlib.suppress(ValueError):  # Another kind may take it.
                     return kind(text)
         raise ValueError(f"not a {self._wanted}")
 

@@ -55,8 +55,7 @@ def begin(connection: Connection, transport: asyncio.BaseTransport, receiver: Re
         logger.error(
             "%r has a connection already: make another %s", connection, type(connection.owner).__name__
         )
-        with suppress(NotImplementedError):  # A transport of somebody else's may lack it.
-            given.set_protocol(asyncio.Protocol())  # Its end is not that of the first connection.
+        _set_protocol(given, asyncio.Protocol())  # Its end is not that of the first connection.
         cut(given)
         return False
     connection.transport = given
@@ -69,8 +68,7 @@ def begin(connection: Connection, transport: asyncio.BaseTransport, receiver: Re
     name = given.get_extra_info
     peer = connection.seen_as or name("peername")
     connection.where = f"{name('sockname')!r} to {peer!r}"
-    with suppress(NotImplementedError):  # Such a transport tells the owner, which tells the connection.
-        given.set_protocol(connection)
+    _set_protocol(given, connection)
     connection.happen(Event.CONNECTED)
     if connection.state is State.FINISHING:
         cut(given)
@@ -88,6 +86,12 @@ def begin(connection: Connection, transport: asyncio.BaseTransport, receiver: Re
         return False
     logger.info("%r: connection established", connection)
     return True
+
+
+def _set_protocol(transport: asyncio.Transport, protocol: asyncio.BaseProtocol) -> None:
+    # It is optional. A foreign transport without it tells the owner, which tells the connection.
+    with suppress(NotImplementedError):
+        transport.set_protocol(protocol)
 
 
 def _configure(connection: Connection, owner: Any) -> None:

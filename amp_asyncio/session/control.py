@@ -118,7 +118,7 @@ def _reply(session: Session, box: AmpBox, answer: AmpBox) -> None:
         return
     if ERROR not in answer:
         answer[ANSWER] = tag
-    with suppress(ConnectionLost, ProtocolSwitched):
+    with suppress(ConnectionLost, ProtocolSwitched):  # The peer no longer waits for an answer.
         session.send(answer)
 
 

@@ -56,6 +56,7 @@ class ProtocolSwitchCommand(ChangingCommand):
                 f"callRemote({right})"
             )
         super().__init__(**kw)
+        # For type checkers a question is frozen; this one is not made with attrs.
         self._factory = _protoToSwitchToFactory  # pyright: ignore[reportAttributeAccessIssue]
 
     @classmethod

@@ -371,9 +371,9 @@ def _alternative_names(common_name: str, names: Iterable[str]) -> list[x509.Gene
 
 def _general_name(name: str) -> x509.GeneralName | None:
     """Return `name` as a subjectAltName entry; None if it is not a host name or an IP address."""
-    with suppress(ValueError):
+    with suppress(ValueError):  # It is not an address, and may be a host name.
         return x509.IPAddress(ip_address(name))
-    with suppress(UnicodeError):
+    with suppress(UnicodeError):  # It is not a host name either.
         # As `ssl` encodes the `server_hostname` that it will be compared with.
         host = name.encode("idna").decode("ascii")
         if _HOST_NAME.fullmatch(host):

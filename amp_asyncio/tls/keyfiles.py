@@ -31,7 +31,7 @@ def _nameless_file() -> IO[bytes] | None:
     """Return a new file without a name, in memory if possible; None if none could be opened again."""
     if not os.path.isdir(_DESCRIPTORS):
         return None
-    with suppress(AttributeError, OSError):
+    with suppress(AttributeError, OSError):  # Where memory files are missing, a temporary one will do.
         descriptor = os.memfd_create("certificate")
         os.fchmod(descriptor, 0o600)
         return open(descriptor, "wb")

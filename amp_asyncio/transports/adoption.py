@@ -29,7 +29,7 @@ def refuse_descriptors(sock: Any) -> None:
     The transports of the event loops drop them when they read: the kernel closes them then, and a file
     may make that take long. With a socket that listens, this applies to the connections, too.
     """
-    with suppress(OSError):
+    with suppress(OSError):  # An older kernel does not know the option.
         sock.setsockopt(socket.SOL_SOCKET, _SO_PASSRIGHTS, 0)
 
 

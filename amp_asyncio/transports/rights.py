@@ -162,7 +162,7 @@ def close(sock: socket.socket) -> None:
 
 
 def _drain(sock: socket.socket) -> None:
-    with sock, suppress(OSError):
+    with sock, suppress(OSError):  # `receive` raises when nothing is left.
         data = b"unread"
         while data:
             data, descriptors = receive(sock, _DRAIN_SIZE)

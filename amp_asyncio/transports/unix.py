@@ -158,8 +158,7 @@ class DescriptorTransport(asyncio.Transport):
         if self._call("eof_received") and not self._closing:
             self._eof_received = True
             self._watch()
-            # Without a descriptor for that, it is noticed with the next write.
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):  # Without it, the next write notices the hang-up.
                 self._hang_up = HangUp(self._loop, self._fd, self._peer_hung_up)
         else:
             self.close()
