@@ -9,7 +9,6 @@ from __future__ import annotations
 import ctypes
 import os
 from time import CLOCK_MONOTONIC, monotonic
-from types import TracebackType
 
 __all__ = ["Pace"]
 
@@ -75,15 +74,7 @@ class Pace:
     def latencies(self) -> list[float]:
         return [] if self._gave_up else self._latencies
 
-    def __enter__(self) -> Pace:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         os.close(self._fd)
 
 

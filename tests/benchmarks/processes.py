@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 __all__ = ["Pair", "Process", "environment"]
@@ -67,7 +66,7 @@ class Process:
 
 
 class Pair:
-    """The server and the client of a peer; leaving it as a context ends both."""
+    """The server and the client of a peer."""
 
     def __init__(self, kind: str, loop: str, pem: str, packages: Path | None = None) -> None:
         self.server = Process(kind, loop, pem, packages)
@@ -80,14 +79,6 @@ class Pair:
             self._ports[what, tls] = self.server.do("serve", what=what, tls=tls)
         return self._ports[what, tls]
 
-    def __enter__(self) -> Pair:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         self.client.end()
         self.server.end()

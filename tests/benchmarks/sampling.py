@@ -9,7 +9,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,8 +51,8 @@ class Sampler:
         with self._new_pair() as self._pair:
             yield
 
-    def _new_pair(self) -> Pair:
-        return Pair(self.row.kind, self.row.loop, self.pem, self.packages)
+    def _new_pair(self) -> closing[Pair]:
+        return closing(Pair(self.row.kind, self.row.loop, self.pem, self.packages))
 
     def warm_up(self, shape: Shape) -> None:
         """Fill caches, and settle how many calls a sample has."""

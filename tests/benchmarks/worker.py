@@ -15,6 +15,7 @@ import json
 import os
 import resource
 import sys
+from contextlib import closing
 from math import ceil
 from pathlib import Path
 from time import perf_counter, process_time
@@ -87,7 +88,7 @@ class Worker:
         """
         (connection,) = await self.opened(port, what, tls)
         start = perf_counter()
-        with Pace(rate, count) as pace:
+        with closing(Pace(rate, count)) as pace:
             await self.peer.ask_paced(connection.ask, pace)
         seconds = perf_counter() - start
         latencies = sorted(pace.latencies)
