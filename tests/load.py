@@ -36,6 +36,7 @@ from typing import Any
 
 import attrs
 import uvloop
+from proc import resident
 
 from amp_asyncio import (
     AMP,
@@ -225,14 +226,13 @@ class Memory(threading.Thread):
 
     def __init__(self, pid: int) -> None:
         super().__init__(daemon=True)
-        self.path = f"/proc/{pid}/statm"
+        self.pid = pid
         self.base = self.peak = self.end = self.now()
         self.watching = True
         self.start()
 
     def now(self) -> int:
-        with open(self.path) as file:
-            return int(file.read().split()[1]) * resource.getpagesize()
+        return resident(self.pid)
 
     def run(self) -> None:
         with suppress(OSError, IndexError):  # The process is gone.

@@ -38,6 +38,8 @@ from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from proc import resident
+
 from amp_asyncio import (
     AMP,
     AmpBox,
@@ -436,14 +438,13 @@ class Memory:
     """The resident memory of a process, in bytes, looked at several times a second."""
 
     def __init__(self, process: int) -> None:
-        self._path = f"/proc/{process}/statm"
+        self._process = process
         self._begun = time.monotonic()
         self._samples: list[tuple[float, int]] = []
         self.start = self.peak = self._now()
 
     def _now(self) -> int:
-        with open(self._path) as file:
-            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        return resident(self._process)
 
     async def watch(self) -> None:
         while True:

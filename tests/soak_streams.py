@@ -18,11 +18,12 @@ import argparse
 import asyncio
 import hashlib
 import multiprocessing
-import os
 import sys
 from collections.abc import AsyncIterator
 from multiprocessing.connection import Connection
 from time import perf_counter
+
+from proc import resident
 
 from amp_asyncio import AMP, Command, StreamCommand, connect, serve
 
@@ -61,12 +62,6 @@ class Server(AMP):
     @Memory.responder
     def memory(self) -> int:
         return resident()
-
-
-def resident() -> int:
-    """Return how many bytes of memory this process takes."""
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 async def server(pipe: Connection) -> None:

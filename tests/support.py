@@ -6,7 +6,6 @@ import asyncio
 import gc
 import inspect
 import os
-import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from functools import wraps
@@ -232,27 +231,6 @@ async def raw_client(server: Any) -> AsyncIterator[tuple[asyncio.StreamReader, a
         writer.close()
         with suppress(ConnectionError):
             await writer.wait_closed()
-
-
-def open_descriptors() -> int:
-    """Return how many descriptors this process has, without /dev/null, which uvloop keeps, and timers.
-
-    (A loop has a timer while anything waits for its time.) Those that are being closed are waited for.
-    """
-    while closing := [each for each in threading.enumerate() if each.name.startswith("amp_asyncio")]:
-        for thread in closing:
-            thread.join()
-    links = []
-    for descriptor in os.listdir("/proc/self/fd"):
-        with suppress(FileNotFoundError):  # The one that the list is read from.
-            links.append(os.readlink(f"/proc/self/fd/{descriptor}"))
-    return sum(link not in ("/dev/null", "anon_inode:[timerfd]") for link in links)
-
-
-def resident() -> int:
-    """Return how much memory this process has, in bytes."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def pipe_with(data: bytes) -> int:

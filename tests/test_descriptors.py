@@ -17,7 +17,8 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from support import Math, Patient, Sum, content, open_descriptors, pipe_with, turns
+from proc import open_descriptors
+from support import Math, Patient, Sum, content, pipe_with, turns
 
 from amp_asyncio import (
     AMP,

@@ -8,7 +8,8 @@ from asyncio.subprocess import PIPE
 from pathlib import Path
 
 import pytest
-from support import Wait, open_descriptors
+from proc import open_descriptors
+from support import Wait
 from ways import serving
 
 from amp_asyncio import AMP, Limits

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import resource
 import select
 import socket
@@ -28,6 +27,10 @@ from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
+
+sys.path += [str(Path(__file__).parents[1])]
+
+from proc import open_descriptors, resident
 
 from amp_asyncio import AmpBox
 
@@ -70,15 +73,10 @@ class Server:
         return sock
 
     def memory(self) -> int:
-        return int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]) * 4096
+        return resident(self.process.pid)
 
     def descriptors(self) -> int:
-        """Return how many descriptors the server has, but for the timers of its loops."""
-        count = 0
-        for descriptor in os.listdir(folder := f"/proc/{self.process.pid}/fd"):
-            with suppress(OSError):  # It was closed meanwhile.
-                count += os.readlink(f"{folder}/{descriptor}") != "anon_inode:[timerfd]"
-        return count
+        return open_descriptors(self.process.pid)
 
     def release(self) -> None:
         """Let go what the responders hold."""

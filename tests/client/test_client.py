@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from proc import open_descriptors
 from support import (
     Divide,
     Echo,
@@ -24,7 +25,6 @@ from support import (
     SwitchTo,
     Wait,
     at_any_pace,
-    open_descriptors,
     turns,
 )
 

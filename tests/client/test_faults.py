@@ -8,7 +8,8 @@ import ssl
 from typing import Any
 
 import pytest
-from support import Math, Sum, open_descriptors
+from proc import open_descriptors
+from support import Math, Sum
 
 from amp_asyncio import AMP, Backoff, Client, Command, ConnectionLost, PrivateCertificate, serve
 

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from fakes import plain
-from support import Math, Sum, connected, content, open_descriptors, pipe_with, turns
+from proc import open_descriptors
+from support import Math, Sum, connected, content, pipe_with, turns
 
 from amp_asyncio import (
     AMP,

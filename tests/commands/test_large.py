@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from proc import open_descriptors
 from samples import PIECE, SIZES, sample
 from support import (
     Echo,
@@ -16,7 +17,6 @@ from support import (
     connected,
     content,
     limited,
-    open_descriptors,
     pipe_with,
     raw_pair,
     turns,

@@ -6,7 +6,8 @@ import asyncio
 from typing import Any
 
 import pytest
-from support import connected, limited, open_descriptors, raw_pair, turns
+from proc import open_descriptors
+from support import connected, limited, raw_pair, turns
 
 from amp_asyncio import (
     AMP,

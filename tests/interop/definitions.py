@@ -8,13 +8,14 @@ from __future__ import annotations
 import datetime
 import decimal
 import os
-import threading
 from collections.abc import Callable, Iterable
 from functools import partial
 from hashlib import sha256
 from tempfile import TemporaryFile
 from types import ModuleType
 from typing import Any, NoReturn
+
+from proc import open_descriptors
 
 from . import streams
 from .library import BigString, BigString0, Path, amp, attempt, ported, start, tls_arguments, turn
@@ -101,15 +102,6 @@ def content(descriptor: int) -> bytes:
         return os.pread(descriptor, 1000, 0)
     finally:
         os.close(descriptor)
-
-
-def open_descriptors() -> int:
-    """Return how many descriptors this process has, but timers, when those being closed are gone."""
-    while closing := [each for each in threading.enumerate() if each.name.startswith("amp_asyncio")]:
-        for thread in closing:
-            thread.join()
-    links = [f"/proc/self/fd/{descriptor}" for descriptor in os.listdir("/proc/self/fd")]
-    return sum(os.readlink(link) != "anon_inode:[timerfd]" for link in links if os.path.islink(link))
 
 
 class Differs(Exception):

@@ -9,6 +9,8 @@ import random
 from hashlib import sha256
 from typing import Any
 
+from proc import open_descriptors
+
 from . import definitions, streams
 from .definitions import (
     ECHO,
@@ -38,7 +40,6 @@ from .definitions import (
     content,
     described,
     file_with,
-    open_descriptors,
     ported_commands,
     samples,
     stay,

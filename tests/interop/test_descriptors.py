@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from proc import open_descriptors
 
 from .conversations import Conversation, TwistedProcess, conversing
-from .definitions import open_descriptors
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="it looks into /proc")
 

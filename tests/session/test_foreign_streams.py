@@ -8,7 +8,8 @@ from contextlib import suppress
 from typing import Any, Never
 
 import pytest
-from support import RawPeer, Sum, listening, raw_client, raw_pair, reach, resident, turns
+from proc import resident
+from support import RawPeer, Sum, listening, raw_client, raw_pair, reach, turns
 
 from amp_asyncio import (
     AMP,

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from fakes import Recorder
+from proc import open_descriptors
 from support import (
     Divide,
     Echo,
@@ -27,7 +28,6 @@ from support import (
     content,
     listening,
     on_transport,
-    open_descriptors,
     pipe_with,
     reach,
     turns,

@@ -7,7 +7,8 @@ import os
 
 import pytest
 from fakes import Sender, Transport
-from support import Divide, Explode, Math, Notify, Patient, Sum, open_descriptors
+from proc import open_descriptors
+from support import Divide, Explode, Math, Notify, Patient, Sum
 
 from amp_asyncio import (
     AMP,

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support import Math, open_descriptors
+from proc import open_descriptors
+from support import Math
 
 from amp_asyncio import AMP, AmpBox, Limits, PrivateCertificate, Server, parseString, serve
 from amp_asyncio.transports.proxied import Header

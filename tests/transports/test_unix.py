@@ -19,7 +19,8 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from support import content, open_descriptors, pipe_with
+from proc import open_descriptors
+from support import content, pipe_with
 
 from amp_asyncio.transports.adoption import connect_unix, native_transport
 from amp_asyncio.transports.listening import Listener
