@@ -38,7 +38,6 @@ from .commands.arguments import (
     Boolean,
     DateTime,
     Decimal,
-    Descriptor,
     Float,
     Integer,
     Path,
@@ -46,9 +45,10 @@ from .commands.arguments import (
     Unicode,
 )
 from .commands.command import PROTOCOL_ERRORS, Command
+from .commands.descriptors import Descriptor
 from .commands.large import BigString, BigUnicode
 from .commands.lists import AmpList, ListOf
-from .commands.schemas import python_name
+from .commands.names import python_name
 from .commands.streams import Stream, StreamCommand
 from .dispatcher import BoxDispatcher
 from .endpoints import Server, connect, serve, unix_connect, unix_serve

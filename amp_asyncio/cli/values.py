@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import Any
 
 from ..commands.lists import AmpList, ListOf
-from ..commands.schemas import python_name
+from ..commands.names import python_name
 from .sources import read_bytes
 from .text import escaped, unescaped
 from .types import Dictionary, OneRecord, Pairs

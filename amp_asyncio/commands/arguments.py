@@ -20,8 +20,7 @@ import re
 from collections.abc import Callable, MutableMapping
 from typing import TYPE_CHECKING, Any
 
-from .exchange import claim, give
-from .schemas import python_name
+from .names import python_name
 
 # Each is imported by the one type that needs it: together they take longer to import than this package.
 if TYPE_CHECKING:
@@ -34,12 +33,12 @@ __all__ = [
     "Boolean",
     "DateTime",
     "Decimal",
-    "Descriptor",
     "Float",
     "Integer",
     "Path",
     "String",
     "Unicode",
+    "plain_hooks",
 ]
 
 
@@ -110,16 +109,6 @@ class Argument:
         if value is not None or not self.optional:
             strings[name] = self.toStringProto(value, proto)
 
-    def _plain_hooks(self) -> tuple[Callable[[Any], bytes], Callable[[bytes], Any]] | None:
-        """Return `toString` and `fromString`, or None if a subclass overrides a hook above these.
-
-        A schema calls these two directly, because the layers above cost three calls for each value.
-        """
-        for hook in _HOOKS:
-            if getattr(getattr(self, hook), "__func__", None) is not getattr(Argument, hook):
-                return None
-        return self.toString, self.fromString
-
     def fromStringProto(self, inString: bytes, proto: Any) -> Any:
         """Return the value of `inString`, which was received by `proto`."""
         return self.fromString(inString)
@@ -139,6 +128,20 @@ class Argument:
         raise NotImplementedError(  # Not abstract: a subclass may override a hook above it instead.
             f"{type(self).__name__} does not define toString"
         )
+
+
+def plain_hooks(argument: Any) -> tuple[Callable[[Any], bytes], Callable[[bytes], Any]] | None:
+    """Return `toString` and `fromString` of an `Argument`, if it overrides no hook above these.
+
+    A schema calls these two directly, because the layers above cost three calls for each value. None
+    for other arguments, and for objects that do not derive from `Argument`.
+    """
+    if not isinstance(argument, Argument):
+        return None
+    for hook in _HOOKS:
+        if getattr(getattr(argument, hook), "__func__", None) is not getattr(Argument, hook):
+            return None
+    return argument.toString, argument.fromString
 
 
 def _other(value: object, kind: type, argument: str) -> str:
@@ -307,33 +310,3 @@ class DateTime(Argument):
         zone = datetime.timezone(-offset if sign == b"-" else offset)
         year, month, day, hour, minute, second, microsecond = map(int, local)
         return datetime.datetime(year, month, day, hour, minute, second, microsecond, zone)
-
-
-class Descriptor(Integer):
-    """An open file, socket or pipe; the receiver gets its own descriptor for it.
-
-    Only connections made by `unix_connect` and `unix_serve` carry descriptors, and only without TLS.
-    On any other connection, and after StartTLS was requested, sending one raises `TypeError`.
-
-    To send one, pass an `int` or an object with a `fileno()`. It is duplicated at once, so the caller
-    may close it when `callRemote` has returned. If `callRemote` raises, nothing is sent. The answer of
-    a responder is duplicated right after it returns, so `loop.call_soon(file.close)` is safe there. If
-    a question is cancelled while it waits to be sent, its descriptors may still be sent; the peer then
-    closes them when the connection ends.
-
-    The receiver gets an `int`: a new descriptor that child processes do not inherit. The responder or
-    the caller owns it and has to close it; the safest way is to pass it at once to an object that
-    closes it, such as `socket.socket(fileno=...)` or `os.fdopen(...)`. If an answer is no
-    longer awaited, its descriptors are closed. But if the caller is cancelled in the same turn of the
-    event loop in which the future got its result, it has to take the descriptor from the future.
-
-    The value on the wire is the ordinal of the descriptor, counted from 0 in each direction.
-    """
-
-    carries_descriptors = True
-
-    def toStringProto(self, inObject: Any, proto: Any) -> bytes:
-        return self.toString(give(inObject, proto))
-
-    def fromStringProto(self, inString: bytes, proto: Any) -> int:
-        return claim(self.fromString(inString), proto)

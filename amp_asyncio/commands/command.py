@@ -35,7 +35,8 @@ from .declared import declare_errors
 from .definitions import PROTOCOL_ERRORS, Definition
 from .exchange import drop, schema_for
 from .mistakes import check_spelling, is_class_variable
-from .schemas import Schema, wire_name
+from .names import wire_name
+from .schemas import Schema
 from .scopes import local_names
 from .warning import warn_of_name
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from .definitions import PROTOCOL_ERRORS, Definition
-from .schemas import wire_name
+from .names import wire_name
 from .scopes import local_names
 from .warning import warn_of_name
 

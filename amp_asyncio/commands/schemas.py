@@ -16,25 +16,11 @@ from ..wire.boxes import ANSWER, ASK, COMMAND, ERROR, MAX_KEY_LENGTH, AmpBox
 from ..wire.compiling import caused
 from ..wire.costs import PAIR_OVERHEAD, box_cost
 from ..wire.extensions import is_key
+from .arguments import plain_hooks
+from .names import python_name, wire_name
 from .warning import warn_of_name
 
-__all__ = [
-    "PYTHON_KEYWORDS",
-    "RESERVED",
-    "Codec",
-    "Schema",
-    "Shape",
-    "may_claim",
-    "python_name",
-    "wire_name",
-]
-
-# The words that Twisted capitalises: the keywords of Python 2, and no others. A definition that is
-# shared with Twisted must give an argument the same Python name on both sides.
-PYTHON_KEYWORDS = frozenset(
-    "and assert break class continue def del elif else except exec finally for from global if import "
-    "in is lambda not or pass print raise return try while yield".split()
-)
+__all__ = ["RESERVED", "Codec", "Schema", "Shape", "may_claim"]
 
 #: The keys that mark a box as a question, an answer or an error; arguments cannot have these names.
 RESERVED = frozenset((ASK, ANSWER, COMMAND, ERROR))
@@ -89,31 +75,6 @@ class Shape(Protocol):
         """
 
 
-def wire_name(name: object, what: str) -> bytes:
-    """Return `name`, which is bytes or an ASCII str, as bytes.
-
-    `what` says in errors what is being named. Raises `TypeError` for a name of another type and
-    `ValueError` for a str that is not ASCII.
-    """
-    if isinstance(name, str):
-        try:
-            return name.encode("ascii")
-        except UnicodeEncodeError:
-            raise caused(ValueError(f"{what}: a name is ASCII, not {name!r}"), None)
-    if isinstance(name, bytes):
-        return name
-    raise TypeError(f"{what}: a name is bytes or str, not {name!r}")
-
-
-def python_name(name: bytes) -> str:
-    """Return the Python identifier for a name on the wire: `-` becomes `_`, keywords get a capital.
-
-    An `Argument` that overrides `toBox` or `fromBox` finds its value in the objects under this name.
-    """
-    identifier = name.replace(b"-", b"_").decode("ascii")
-    return identifier.title() if identifier in PYTHON_KEYWORDS else identifier
-
-
 def may_claim(argument: Any) -> bool:
     """Return whether `argument` may be a descriptor: it sees more than its own value.
 
@@ -122,7 +83,7 @@ def may_claim(argument: Any) -> bool:
     known: bool | None = getattr(argument, "may_claim", None)
     if known is not None:
         return known
-    return not hasattr(argument, "_plain_hooks") or argument._plain_hooks() is None
+    return plain_hooks(argument) is None
 
 
 class Schema:
@@ -214,7 +175,7 @@ class Schema:
             if not optional:
                 required.add(identifier)
             self.pairs.append((name, argument))
-            hooks = argument._plain_hooks() if hasattr(argument, "_plain_hooks") else None
+            hooks = plain_hooks(argument)
             if hooks is None:
                 self.codecs = None
             elif self.codecs is not None:

@@ -7,10 +7,10 @@ that defines it, in its own body. What a name does not mean yet, it may mean lat
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections import ChainMap
 from collections.abc import Mapping
-from types import FrameType
 from typing import Any, ForwardRef, TypeVar, get_args, get_origin
 
 __all__ = ["Scope", "local_names"]
@@ -82,7 +82,7 @@ def local_names() -> ChainMap[str, Any]:
     What is being defined is defined by the first caller outside of this package, with the methods
     `__init_subclass__` left out that may be between.
     """
-    frame: FrameType | None = sys._getframe(1)
+    frame = inspect.currentframe()
     while frame is not None and (
         frame.f_code.co_name == "__init_subclass__"
         or frame.f_globals.get("__name__", "").startswith(_PACKAGE)

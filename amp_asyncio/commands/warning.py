@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import inspect
 import warnings
 from typing import Final
 
@@ -13,9 +13,9 @@ _PACKAGE: Final = __name__.partition(".")[0]
 
 def stack_depth() -> int:
     """Return the `stacklevel` of the class statement, for a warning in the function that calls this."""
-    level = 1
-    frame = sys._getframe(1)
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(f"{_PACKAGE}."):
+    level = 0  # That of this function itself, which is the first one to be skipped.
+    frame = inspect.currentframe()
+    while frame and frame.f_back and frame.f_globals.get("__name__", "").startswith(f"{_PACKAGE}."):
         frame = frame.f_back
         level += 1
     return level

@@ -14,7 +14,7 @@ from ..commands.arguments import Argument
 from ..commands.command import Command
 from ..commands.large import BigUnicode
 from ..commands.lists import AmpList, ListOf
-from ..commands.schemas import python_name
+from ..commands.names import python_name
 from .locators import CommandLocator
 
 __all__ = ["description", "read_description"]

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from twisted.protocols import amp as twisted_amp
 
 from amp_asyncio import AmpBox, AmpList, Command, Integer, InvalidSignature, MalformedAmpBox, String
-from amp_asyncio.commands.schemas import PYTHON_KEYWORDS, Schema, python_name, wire_name
+from amp_asyncio.commands.names import PYTHON_KEYWORDS, python_name, wire_name
+from amp_asyncio.commands.schemas import Schema
 
 twisted_name: Callable[[bytes], str] = twisted_amp._wireNameToPythonIdentifier
 

@@ -13,7 +13,8 @@ from support import raw_pair, turns
 from twisted.protocols import amp as twisted_amp
 
 from amp_asyncio import AMP, AmpBox, Argument, Command, Integer, ListOf, String, parseString
-from amp_asyncio.commands.schemas import Schema, python_name
+from amp_asyncio.commands.names import python_name
+from amp_asyncio.commands.schemas import Schema
 from amp_asyncio.commands.templates import Template
 from amp_asyncio.testing import pair
 from amp_asyncio.wire.boxes import ANSWER, ASK, COMMAND
