@@ -139,7 +139,7 @@ def test_a_revision_is_compared_with_the_working_tree(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_every_row_of_the_streams_has_a_figure() -> None:
-    rows = "switch,amp_asyncio,items,calls in flight,latency"
+    rows = "switch,amp_asyncio,wide window,items,calls in flight,latency"
     options = "--rounds 1 --megabytes 3 --sizes 70000 --items 1000 --seconds 0.5".split()
     command = [sys.executable, BENCHMARKS / "streams.py", *options, "--rows", rows]
     done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)

@@ -6,9 +6,10 @@
 In each round, every row runs once, in a server and a client process of its own: what else the
 machine does falls on all of them. The figures are medians of the rounds, and so are the ratios: that of
 a round is of two runs that follow each other closely. The server sends in pieces of the same size to
-every peer, which is given with `--sizes`; the client counts what it gets. "switch" hands the connection
-over to asyncio's streams, so it is a bare socket. "calls in flight" is what the items compare to: 100
-plain calls at a time. "CPU" is the time of both processes.
+every peer, which is given with `--sizes`; the client counts what it gets. "amp_asyncio" has the default
+`stream_window`, and "wide window" one of 4 MiB, about as much as the kernel buffers for the others.
+"switch" hands the connection over to asyncio's streams, so it is a bare socket. "calls in flight" is
+what the items compare to: 100 plain calls at a time. "CPU" is the time of both processes.
 
 "latency" is something else: two peers send to each other without pause, in 50 streams each, with a
 `stream_window` of 64 KiB, for so many `--seconds`. Meanwhile one of them asks, call after call.
@@ -52,6 +53,9 @@ HOST = "127.0.0.1"
 ITEM = 8_000
 STREAMS = 50
 WINDOW = 64 * 1024
+
+# The `stream_window` of "wide window".
+WIDE_WINDOW = 4 * 1024 * 1024
 
 
 class Download(StreamCommand[bytes]):
@@ -146,12 +150,24 @@ async def serve_amp(announce: Callable[[int], None]) -> None:
         await asyncio.Event().wait()
 
 
-async def take_bytes(port: int, count: int, size: int) -> None:
-    async with connect(HOST, port) as amp, amp.stream(Download(count=count, size=size)) as stream:
+def windowed(window: int) -> type[AMP]:
+    """Return a class of connections on which streams have this window."""
+    return type("Windowed", (AMP,), {"limits": Limits(stream_window=window)})
+
+
+async def take_bytes(port: int, count: int, size: int, factory: type[AMP] = AMP) -> None:
+    async with (
+        connect(HOST, port, factory) as amp,
+        amp.stream(Download(count=count, size=size)) as stream,
+    ):
         taken = 0
         async for piece in stream:
             taken += len(piece)
         assert taken == count * size
+
+
+async def take_widely(port: int, count: int, size: int) -> None:
+    await take_bytes(port, count, size, windowed(WIDE_WINDOW))
 
 
 async def take_switched(port: int, count: int, size: int) -> None:
@@ -257,6 +273,7 @@ class Row(NamedTuple):
 ROWS: dict[str, Row] = {
     "switch": Row("amp_asyncio", serve_amp, take_switched, True),
     "amp_asyncio": Row("amp_asyncio", serve_amp, take_bytes, True),
+    "wide window": Row("amp_asyncio", serve_amp, take_widely, True),
     "websockets": Row("websockets", serve_websockets, take_websockets, True),
     "grpc.aio": Row("grpc", serve_grpc, take_grpc, True),
     "items": Row("amp_asyncio", serve_amp, take_items, False),
@@ -311,10 +328,10 @@ def measure(name: str, count: int, size: int) -> tuple[float, float]:
 
 def serve_latency(pipe: Connection) -> None:
     async def main() -> None:
-        class Wide(Server):
+        class Windowed(Server):
             limits = Limits(stream_window=WINDOW)
 
-        async with serve(Wide, HOST, 0) as server:
+        async with serve(Windowed, HOST, 0) as server:
             pipe.send(server.sockets[0].getsockname()[1])
             await asyncio.Event().wait()
 
@@ -324,11 +341,7 @@ def serve_latency(pipe: Connection) -> None:
 
 async def ask_meanwhile(port: int, seconds: float) -> tuple[list[float], list[float]]:
     """Return how long each call took, and for both directions the least share divided by the most."""
-
-    class Wide(AMP):
-        limits = Limits(stream_window=WINDOW)
-
-    async with connect(HOST, port, Wide) as amp:
+    async with connect(HOST, port, windowed(WINDOW)) as amp:
         taken: list[int] = []
 
         async def run() -> None:
@@ -383,15 +396,15 @@ def main() -> None:
     for size in map(int, options.sizes.split(",")):
         names = [name for name in wanted if name in ROWS and ROWS[name].in_pieces]
         count = max(1, options.megabytes * 1_000_000 // size)
-        show(names, options.rounds, count, size, "amp_asyncio")
+        show(names, options.rounds, count, size, ("amp_asyncio", "wide window"))
     names = [name for name in wanted if name in ROWS and not ROWS[name].in_pieces]
-    show(names, options.rounds, options.items, 0, "items")
+    show(names, options.rounds, options.items, 0, ("items",))
     if "latency" in wanted:
         print(latency(options.seconds))
 
 
-def show(names: list[str], rounds: int, count: int, size: int, ours: str) -> None:
-    """Measure some rows, and print a line for each, which compares `ours` to it."""
+def show(names: list[str], rounds: int, count: int, size: int, ours: tuple[str, ...]) -> None:
+    """Measure some rows, and print a line for each; those that are not `ours` are compared to these."""
     names = [name for name in names if find_spec(ROWS[name].library)]
     figures: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
     for _ in range(rounds):
@@ -403,9 +416,9 @@ def show(names: list[str], rounds: int, count: int, size: int, ours: str) -> Non
         speeds, cpu = zip(*figures[name], strict=True)
         speed = f"{median(speeds) * size / 1e6:10,.0f} MB/s" if size else f"{median(speeds):10,.0f}/s"
         line = f"{name:16} {speed}  CPU {median(cpu):6.1f} us each"
-        if name != ours and ours in figures:
-            ratios = [mine[0] / other for mine, other in zip(figures[ours], speeds, strict=True)]
-            line += f"  {ours} is {median(ratios):.2f} of it ({min(ratios):.2f} to {max(ratios):.2f})"
+        for own in [own for own in ours if own in figures and name not in ours]:
+            ratios = [mine[0] / other for mine, other in zip(figures[own], speeds, strict=True)]
+            line += f"; {own}: {median(ratios):.2f} of it ({min(ratios):.2f} to {max(ratios):.2f})"
         print(line, flush=True)
 
 
