@@ -8,7 +8,7 @@ Each side closes when both have said it, and no tag is open either way.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from ..wire.boxes import COMMAND, AmpBox
 from ..wire.extensions import LEAVE
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from .session import Session
 
 __all__ = ["Leaving", "Watched", "leave", "peer_leaves", "retire"]
+
+_BOX: Final = AmpBox({COMMAND: LEAVE}).serialize()
 
 
 class Leaving:
@@ -38,7 +40,7 @@ class Leaving:
         """Say it, if that was not done, when no question waits to be sent."""
         session = self._session
         if not self._said and not session.calls.has_waiting():
-            self._said = session.send_control(AmpBox({COMMAND: LEAVE}))
+            self._said = session.send_control(_BOX)
 
     def waits(self) -> bool:
         """Return whether the connection may not be closed yet: it was not said, or a tag is open.

@@ -111,9 +111,13 @@ def offer_received(session: Session, offered: bytes, tag: bytes | None) -> None:
         _change(session, said._replace(heard=True))
     else:
         if said.offered is None:
-            reply = AmpBox({COMMAND: ACCEPT, b"ask": tag, b"names": NAMES})
-            session.send_control(reply)
+            session.send_control(_reply(tag))
         _change(session, _settled(names, True))
+
+
+@lru_cache(maxsize=32)  # Most conversations begin with the same tag.
+def _reply(tag: bytes) -> bytes:
+    return AmpBox({COMMAND: ACCEPT, b"ask": tag, b"names": NAMES}).serialize()
 
 
 def accepted(session: Session, tag: bytes | None, names: bytes) -> None:

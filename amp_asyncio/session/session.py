@@ -16,6 +16,7 @@ from ..errors import AmpError, ConnectionLost, NoEmptyBoxes, ProtocolSwitched, s
 from ..limits import Limits
 from ..logs import Lines
 from ..wire.boxes import ANSWER, COMMAND, ERROR, AmpBox, BoxReceiver, BoxSender
+from ..wire.parser import parseString
 from .calls import Asked, Calls
 from .current import Call
 from .interceptors import Interceptor, Interceptors, checked
@@ -233,12 +234,15 @@ class Session:
         self.calls.offer()
         self.moved()
 
-    def send_control(self, box: AmpBox) -> bool:
+    def send_control(self, box: bytes) -> bool:
         """Send what wants no answer to a peer that knows it; return whether it was sent."""
         if self.outlet.locked:
             return False  # The peer may be another one when that leaves.
         try:
-            self.send(box)
+            if self.outlet.takes_bytes:
+                self.outbox.send(box)
+            else:
+                self.send(*parseString(box))
         except (ConnectionLost, ProtocolSwitched):
             return False
         return True

@@ -205,7 +205,8 @@ class Table:
             if future.done() and asked.tells_cancelled and tag not in told
         ]
         for tag in cancelled:
-            if self._session.send_control(AmpBox({COMMAND: CANCEL_COMMAND, b"ask": tag})):
+            box = AmpBox({COMMAND: CANCEL_COMMAND, b"ask": tag}).serialize()
+            if self._session.send_control(box):
                 told.add(tag)
                 self._told = told
 
