@@ -26,6 +26,7 @@ from . import changing
 from .ending import Linger, PeerEnd, peer_ended
 from .inbox import Inbox
 from .keepalive import Keepalive, keep_alive
+from .large import LARGE, expect_large
 from .peers import peer_of
 from .starting import hook
 from .timers import Timer
@@ -149,6 +150,8 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         """Take the bytes that the transport has put into the buffer."""
+        if nbytes >= LARGE:
+            expect_large(self)
         if self.filters:
             self.data_received(bytes(self.buffer[:nbytes]))
         else:

@@ -33,7 +33,8 @@ _BUFFER_SIZE = 256 * 1024
 
 # What the connections of an event loop read into. They share it: each piece of the stream is copied
 # before the next one is read. (Without it, asyncio allocates that much memory for each read, however
-# few bytes come, which costs more than all else that is done to receive a small box.)
+# few bytes come, which costs more than all else that is done to receive a small box. Large pieces do
+# without it: see `large.py`.)
 _BUFFERS: WeakKeyDictionary[asyncio.AbstractEventLoop, memoryview] = WeakKeyDictionary()
 
 
