@@ -38,6 +38,8 @@ class Template:
     __slots__ = (
         "_defaults",
         "_holes",
+        "_more_at",
+        "_more_in",
         "_optional",
         "_pairs_cost",
         "_parts",
@@ -55,6 +57,8 @@ class Template:
         # has a third one, for its key.
         self._parts: list[bytes] = []
         self._tag_at = 0
+        # Where more pairs go: after the fixed ones, which is where AMP's own keys are in order.
+        self._more_in = self._more_at = 0
         codecs = {codec.name: codec for codec in schema.codecs or ()}
         text = b""
         keys = sorted((tag_key, *fixed, *codecs))
@@ -62,6 +66,7 @@ class Template:
             pair = b"\0%c%b" % (len(key), key)
             if key in fixed:
                 text += pair + _length(len(fixed[key])) + fixed[key]
+                self._more_in, self._more_at = len(self._parts), len(text)
                 continue
             codec = codecs.get(key)
             if codec is not None and codec.nullable:
@@ -98,7 +103,7 @@ class Template:
         """Return the bytes of a box with this tag and these values, or None if a box has to be made.
 
         `room` is the most that the box may have, counted as `Limits.max_box_size` counts, and `more`
-        are pairs that follow the others. The bytes are the same in both versions of AMP.
+        are pairs in addition to those. The bytes are the same in both versions of AMP.
         """
         if type(objects) is not dict:
             return None
@@ -126,7 +131,8 @@ class Template:
         except Exception:
             return None  # Filling a box fails as well, with an error that names the value.
         if more:
-            parts[-1] = b"%b%b\0\0" % (parts[-1][:-2], more)
+            part, at = parts[self._more_in], self._more_at
+            parts[self._more_in] = b"%b%b%b" % (part[:at], more, part[at:])
         data = b"".join(parts)
         size = len(data)
         if size > room - self._pairs_cost:

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from ..commands.definitions import Definition
 from ..commands.templates import Template
 from ..errors import ConnectionLost, ProtocolSwitched
+from .negotiation import offer_pair, offered
 from .running import current
 from .table import NO_TABLE
-from .terms import NO_PAIRS, deadline_for, suffix
+from .terms import BEYOND, NO_PAIRS, deadline_for, suffix
 
 if TYPE_CHECKING:
     from .calls import Calls
@@ -63,6 +64,10 @@ def ask_at_once(
     # Reserved before the arguments are encoded: what encodes them may ask something itcalls.
     calls.counter = number = calls.counter + 1
     tag = b"%x" % number
+    offers = calls.offers
+    if offers:
+        more = offer_pair(tag) + more
+        beyond += BEYOND
     table = calls.table
     if table is NO_TABLE:
         table = calls.made_table()
@@ -73,6 +78,10 @@ def ask_at_once(
         return None
     future: _AnyFuture = asyncio.get_running_loop().create_future()
     size = len(data) + template.overhead + beyond
+    if offers:
+        size -= len(offer_pair(tag)) + BEYOND  # It does not count against the window.
+        calls.offers = False
+        offered(calls.session, tag)
     # (What `add` does, without a call: most questions come here.)
     questions = table.open
     questions[tag] = (asked, future, size)

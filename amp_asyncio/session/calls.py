@@ -65,16 +65,17 @@ class Calls:
         most: how large a question may be, together with those that are unanswered, to leave at once.
         default: the timeout of questions without one of their own; None for no limit.
         table: the open questions; `NO_TABLE` before the first one.
+        offers: whether the next question is to carry our offer: see `negotiation.py`.
     """
 
     __slots__ = (
-        "_offers",
         "_unresolved",
         "_waiting",
         "counter",
         "default",
         "held",
         "most",
+        "offers",
         "over",
         "ready",
         "session",
@@ -88,7 +89,7 @@ class Calls:
         self.counter = 0
         self.table = NO_TABLE
         self.default: float | None = None
-        self._offers = False  # Whether the next question is to carry our offer.
+        self.offers = False
         self.most = 0
         self.held = False
         self._waiting: Queue | None = None  # Made when the first question has to wait.
@@ -103,8 +104,8 @@ class Calls:
         self.offer()
 
     def offer(self) -> None:
-        """Have the next question say that this side is of this package: see `negotiation.py`."""
-        self._offers = self.session.extended
+        """Have the next question say that this side is of this package."""
+        self.offers = self.session.extended
         self.update()
 
     def update(self) -> None:
@@ -113,7 +114,6 @@ class Calls:
             self.over is None
             and not self.held
             and not self._waiting
-            and not self._offers
             and not self.session.closing
             and self.session.interceptors is None
             and self.session.outlet.takes_bytes
@@ -249,7 +249,7 @@ class Calls:
             deadline = table.deadlines.times.get(future) if table.deadlines is not None else None
             if deadline is not None and session.extended:
                 box[TIMEOUT] = digits(milliseconds(max(0.001, deadline - monotonic())))
-            if self._offers and not isinstance(asked, Change):
+            if self.offers and not isinstance(asked, Change):
                 offers = offer(session, box, session.limits.max_box_size - size)
             table.add(tag, asked, future, size)
         try:
@@ -265,8 +265,7 @@ class Calls:
             raise
         if asked is not None:
             if offers:
-                self._offers = False
-                self.update()
+                self.offers = False
             if table.tells and not table.watches:
                 table.watch_soon()
         if isinstance(asked, Change):

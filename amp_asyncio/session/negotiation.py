@@ -35,7 +35,9 @@ __all__ = [
     "accepted",
     "is_extended",
     "offer",
+    "offer_pair",
     "offer_received",
+    "offered",
 ]
 
 CANCEL: Final = b"cancel"
@@ -93,12 +95,28 @@ def is_extended(owner: Any, sender: Any) -> bool:
 def offer(session: Session, box: AmpBox, room: int) -> bool:
     """Make our offer with the question in `box`; return False if it has no `room` for that."""
     tag = box[ASK]
-    offered = b"%b %b" % (tag, NAMES)
-    if len(OFFER) + len(offered) + PAIR_OVERHEAD > room:
+    value = _offer(tag)
+    if len(OFFER) + len(value) + PAIR_OVERHEAD > room:
         return False
-    box[OFFER] = offered
-    session.negotiation = session.negotiation._replace(offered=tag)
+    box[OFFER] = value
+    offered(session, tag)
     return True
+
+
+def offered(session: Session, tag: bytes) -> None:
+    """Note that the question with this tag has our offer."""
+    session.negotiation = session.negotiation._replace(offered=tag)
+
+
+@lru_cache(maxsize=32)  # Most conversations begin with the same tag.
+def offer_pair(tag: bytes) -> bytes:
+    """Return our offer, in the question with this tag, as bytes of a box."""
+    value = _offer(tag)
+    return b"\0%c%b%b%b" % (len(OFFER), OFFER, len(value).to_bytes(2), value)
+
+
+def _offer(tag: bytes) -> bytes:
+    return b"%b %b" % (tag, NAMES)
 
 
 def offer_received(session: Session, offered: bytes, tag: bytes | None) -> None:
@@ -115,7 +133,7 @@ def offer_received(session: Session, offered: bytes, tag: bytes | None) -> None:
         _change(session, _settled(names, True))
 
 
-@lru_cache(maxsize=32)  # Most conversations begin with the same tag.
+@lru_cache(maxsize=32)
 def _reply(tag: bytes) -> bytes:
     return AmpBox({COMMAND: ACCEPT, b"ask": tag, b"names": NAMES}).serialize()
 

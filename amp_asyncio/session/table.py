@@ -156,8 +156,9 @@ class Table:
         """The peer has said what it knows: perhaps it is told from now on what was cancelled."""
         self.tells = self._session.knows(CANCEL)
         if self.tells:
+            if self._last:  # One of those that were watched may have been cancelled.
+                self.look_soon()
             self.watch()
-            self.look_soon()
 
     def watch_soon(self) -> None:
         """Watch those that are still open in a moment; most are answered by then."""

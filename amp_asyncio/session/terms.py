@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .session import Session
 
 __all__ = [
+    "BEYOND",
     "NO_PAIRS",
     "TIMEOUT_COST",
     "Terms",
@@ -40,8 +41,8 @@ _PREFIX: Final = len(METADATA)
 #: No metadata.
 NO_PAIRS: Final[Mapping[bytes, bytes]] = MappingProxyType({})
 
-# What a pair counts beyond its bytes: the lengths in it are not counted.
-_BEYOND: Final = PAIR_OVERHEAD - 4
+#: What a pair counts beyond its bytes: the lengths in it are not counted.
+BEYOND: Final = PAIR_OVERHEAD - 4
 
 #: What the time that is left counts at most, as a pair of a box.
 TIMEOUT_COST: Final = PAIR_OVERHEAD + len(TIMEOUT) + 15
@@ -105,11 +106,11 @@ def deadline_for(given: float | None, asking: Call | None, default: float | None
 def suffix(left: float | None, metadata: Mapping[bytes, bytes]) -> tuple[bytes, int]:
     """Return the pairs of a question about its terms as bytes, and what they count beyond these."""
     if not metadata:
-        return (b"", 0) if left is None else (_timeout(milliseconds(left)), _BEYOND)
+        return (b"", 0) if left is None else (_timeout(milliseconds(left)), BEYOND)
     pairs = [] if left is None else [(TIMEOUT, digits(milliseconds(left)))]
     pairs += metadata.items()
     data = [b"\0%c%b%b%b" % (len(key), key, len(value).to_bytes(2), value) for key, value in pairs]
-    return b"".join(data), len(data) * _BEYOND
+    return b"".join(data), len(data) * BEYOND
 
 
 @lru_cache(maxsize=64)  # Most calls have one of a few timeouts.
