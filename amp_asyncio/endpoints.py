@@ -50,21 +50,23 @@ _C = TypeVar("_C", bound=_Closable)
 class Opening(Generic[_C]):
     """An open connection or server: to be awaited, or entered as an `async with` that closes it.
 
-    If the body of the `async with` raises, `leave` closes it, or `close` without a `leave`. `call`
-    is the call that made it, as text for messages, and `result` a name for what it gives.
+    If the body of the `async with` raises, `leave` closes it, or `close` without a `leave`. For
+    messages, `name` and `arguments` are the call that made it, and `result` a name for what it gives.
     """
 
     _begun = False
 
     def __init__(
         self,
-        call: str,
+        name: str,
+        arguments: tuple[object, ...],
         result: str,
         open_it: Callable[[], Awaitable[_C]],
         close: Callable[[_C], Awaitable[None]] = lambda opened: opened.close(),
         leave: Callable[[_C], Awaitable[None]] | None = None,
     ) -> None:
-        self._call = call
+        self._name = name
+        self._arguments = arguments
         self._result = result
         self._open_it = open_it
         self._close = close
@@ -100,11 +102,20 @@ class Opening(Generic[_C]):
     def __repr__(self) -> str:
         return f"<{self._call}>" if self._begun else f"<{self._call}, not awaited: {self._advice()}>"
 
+    @property
+    def _call(self) -> str:
+        """The call that made it, without the arguments that are None."""
+        given = [
+            getattr(each, "__qualname__", None) or shortened(each)
+            for each in self._arguments
+            if each is not None
+        ]
+        return f"{self._name}({', '.join(given)})"
+
     def _advice(self) -> str:
-        name = self._call.partition("(")[0]
         return (
-            f'in an async def, write "{self._result} = await {name}(...)" or '
-            f'"async with {name}(...) as {self._result}:"'
+            f'in an async def, write "{self._result} = await {self._name}(...)" or '
+            f'"async with {self._name}(...) as {self._result}:"'
         )
 
     # Hidden from type checkers, so that they report such an attribute; always true when it runs.
@@ -117,14 +128,6 @@ class Opening(Generic[_C]):
         if not self._begun:
             # The level is that of the code that drops it.
             _warn(f"{self._call} was never awaited: {self._advice()}", RuntimeWarning, stacklevel=2)
-
-
-def _call(name: str, *arguments: object) -> str:
-    """Return a call as text, without the arguments that are None."""
-    given = [
-        getattr(each, "__qualname__", None) or shortened(each) for each in arguments if each is not None
-    ]
-    return f"{name}({', '.join(given)})"
 
 
 def _acceptor(
@@ -238,7 +241,7 @@ def connect(  # type: ignore[misc]
         await create(lambda: amp, host, port, ssl=ssl, **options)
         return amp
 
-    return Opening(_call("connect", host, port), "amp", open_it, close_in_time, leave_in_time)
+    return Opening("connect", (host, port), "amp", open_it, close_in_time, leave_in_time)
 
 
 @overload
@@ -288,7 +291,7 @@ def unix_connect(
         await create(lambda: amp, where, ssl=ssl, **options)
         return amp
 
-    return Opening(_call("unix_connect", path), "amp", open_it, close_in_time, leave_in_time)
+    return Opening("unix_connect", (path,), "amp", open_it, close_in_time, leave_in_time)
 
 
 def serve(
@@ -335,7 +338,7 @@ def serve(
         )
         return await listening(asyncio.get_running_loop().create_server, given, acceptor, host, port)
 
-    return Opening(_call("serve", protocol_factory, host, port), "server", open_it)
+    return Opening("serve", (protocol_factory, host, port), "server", open_it)
 
 
 def unix_serve(
@@ -367,4 +370,4 @@ def unix_serve(
         where = None if path is None else fspath(path)
         return await listening(create, given, acceptor, where)
 
-    return Opening(_call("unix_serve", protocol_factory, path), "server", open_it)
+    return Opening("unix_serve", (protocol_factory, path), "server", open_it)

@@ -276,7 +276,7 @@ def spawn(
         amp = limited(protocol_factory, limits)
         return await _start(Child(amp, (program, *args)), fds, {"stderr": stderr, **options})
 
-    return Opening(f"spawn({program!r})", "child", open_it)
+    return Opening("spawn", (program,), "child", open_it)
 
 
 async def _start(child: Child[Any], fds: tuple[int, int], options: dict[str, Any]) -> Child[Any]:
@@ -365,7 +365,7 @@ def stdio(
         await PipeTransport(amp, reads, writes, peers).connect()
         return amp
 
-    return Opening("stdio()", "amp", open_it, close_in_time, leave_in_time)
+    return Opening("stdio", (), "amp", open_it, close_in_time, leave_in_time)
 
 
 def _check_pipes(fds: tuple[int, int]) -> None:
