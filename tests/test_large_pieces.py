@@ -12,7 +12,7 @@ from fakes import Recorder, Transport
 from support import Echo, Math, Patient, Sum, Switching, SwitchTo, on_transport, raw_client, turns
 from ways import WAYS, joined, serving
 
-from amp_asyncio import AMP, AmpBox, ConnectionLost, Limits, StartTLS
+from amp_asyncio import AMP, AmpBox, ConnectionLost, Limits, StartTLS, connect
 from amp_asyncio.connection.large import LARGE
 
 SMALL = 16 * 1024
@@ -179,6 +179,81 @@ async def test_large_values_before_tls_and_before_another_protocol() -> None:
         await server.inner.until(lambda: len(server.inner.data) == 900_000)
         inner.transport.close()
         await inner.until(lambda: "lost" in inner.events)
+
+
+HANDSHAKE = 0x16  # The first byte of a ClientHello: the type of its TLS record.
+
+
+async def test_large_values_that_come_with_the_end_of_the_handshake() -> None:
+    """The transport is still the connection's then, but what is on it is TLS."""
+    size = 4 * 60_000
+
+    async with serving("tcp", Math) as server:
+
+        async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            """Bring what the client sends after its ClientHello all at once."""
+            onward, forward = await asyncio.open_connection(*server.sockets[0].getsockname()[:2])
+
+            async def bring(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+                while data := await source.read(2**20):
+                    sink.write(data)
+                sink.close()
+
+            back = asyncio.ensure_future(bring(onward, writer))
+            first = b""
+            while first[:1] != bytes([HANDSHAKE]):
+                forward.write(first)
+                first = await reader.read(2**20)
+            forward.write(first)
+            held = b""
+            while len(held) < size:
+                held += await reader.read(2**20)
+            forward.write(held)
+            await bring(reader, forward)
+            await back
+            for closed in (writer, forward):
+                await closed.wait_closed()
+
+        relays = await asyncio.start_server(relay, "127.0.0.1", 0)
+        async with relays, connect(*relays.sockets[0].getsockname()[:2]) as client:
+            secured = client.callRemote(StartTLS)
+            asked = [client.callRemote(Echo, data=bytes([n]) * 60_000) for n in range(4)]
+            await secured
+            for number, answer in enumerate(await asyncio.gather(*asked)):
+                assert answer["data"] == bytes([number]) * 60_000
+
+
+class Tap(asyncio.BufferedProtocol):
+    """Counts what comes to another protocol."""
+
+    def __init__(self, inner: Any) -> None:
+        self.inner = inner
+        self.count = 0
+
+    def get_buffer(self, sizehint: int) -> Any:
+        return self.inner.get_buffer(sizehint)
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self.count += nbytes
+        self.inner.buffer_updated(nbytes)
+
+
+async def test_a_protocol_in_between_stays_there() -> None:
+    transport, own = made(Math())
+    transport.protocol = tap = Tap(own)
+    sizes = (LARGE, 60_000, 100, LARGE)
+    for size in sizes:
+        transport.receive(echo(size))
+        assert transport.protocol is tap
+    assert tap.count == sum(sizes)
+    # Neither does one around what stands for the connection give way to it.
+    transport.protocol = own
+    transport.receive(echo(LARGE))
+    stand_in, outer = transport.protocol, Recorder()
+    transport.protocol = outer
+    stand_in.data_received(echo(100))
+    assert transport.protocol is outer
+    assert len(transport.boxes()) == len(sizes) + 2
 
 
 @pytest.mark.parametrize("way", ["tcp", "unix"])

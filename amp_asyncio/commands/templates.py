@@ -57,7 +57,7 @@ class Template:
         # has a third one, for its key.
         self._parts: list[bytes] = []
         self._tag_at = 0
-        # Where more pairs go: after the fixed ones, which is where AMP's own keys are in order.
+        # Where more pairs go: after the fixed ones. Most boxes then have their keys in order.
         self._more_in = self._more_at = 0
         codecs = {codec.name: codec for codec in schema.codecs or ()}
         text = b""

@@ -26,9 +26,16 @@ _TRANSPORTS: Final = "asyncio.selector_events"
 
 
 def expect_large(connection: Connection) -> None:
-    """Read the next piece without the buffer, if the transport of `connection` is one of asyncio's."""
+    """Read the next piece without the buffer, if `connection` gets it from such a transport itself.
+
+    A transport that was secured is still its own for a moment, but the bytes on it are those of TLS.
+    """
     transport = connection.transport
-    if transport is not None and type(transport).__module__ == _TRANSPORTS:
+    if (
+        transport is not None
+        and type(transport).__module__ == _TRANSPORTS
+        and transport.get_protocol() is connection
+    ):
         transport.set_protocol(_WithoutBuffer(connection, transport))
 
 
@@ -42,7 +49,7 @@ class _WithoutBuffer(asyncio.Protocol):
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
-        if len(data) < _SMALL:
+        if len(data) < _SMALL and self._transport.get_protocol() is self:
             self._transport.set_protocol(self._connection)
         self._connection.data_received(data)
 

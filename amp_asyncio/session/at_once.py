@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from ..commands.definitions import Definition
 from ..commands.templates import Template
 from ..errors import ConnectionLost, ProtocolSwitched
-from .negotiation import offer_pair, offered
+from .negotiation import note_offer, offer_pair
 from .running import current
 from .table import NO_TABLE
 from .terms import BEYOND, NO_PAIRS, deadline_for, suffix
@@ -61,7 +61,7 @@ def ask_at_once(
             return None
         if calls.session.extended:
             more, beyond = suffix(left, metadata)
-    # Reserved before the arguments are encoded: what encodes them may ask something itcalls.
+    # Reserved before the arguments are encoded: what encodes them may ask something itself.
     calls.counter = number = calls.counter + 1
     tag = b"%x" % number
     offers = calls.offers
@@ -72,7 +72,7 @@ def ask_at_once(
     if table is NO_TABLE:
         table = calls.made_table()
     data = template.fill(tag, objects, calls.most - table.unanswered - beyond, more)
-    if data is None:
+    if data is None or (offers and not calls.offers):  # What was asked meanwhile has made our offer.
         if calls.counter == number:
             calls.counter = number - 1
         return None
@@ -81,7 +81,7 @@ def ask_at_once(
     if offers:
         size -= len(offer_pair(tag)) + BEYOND  # It does not count against the window.
         calls.offers = False
-        offered(calls.session, tag)
+        note_offer(calls.session, tag)
     # (What `add` does, without a call: most questions come here.)
     questions = table.open
     questions[tag] = (asked, future, size)

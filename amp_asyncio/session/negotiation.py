@@ -34,10 +34,10 @@ __all__ = [
     "Negotiation",
     "accepted",
     "is_extended",
+    "note_offer",
     "offer",
     "offer_pair",
     "offer_received",
-    "offered",
 ]
 
 CANCEL: Final = b"cancel"
@@ -99,11 +99,11 @@ def offer(session: Session, box: AmpBox, room: int) -> bool:
     if len(OFFER) + len(value) + PAIR_OVERHEAD > room:
         return False
     box[OFFER] = value
-    offered(session, tag)
+    note_offer(session, tag)
     return True
 
 
-def offered(session: Session, tag: bytes) -> None:
+def note_offer(session: Session, tag: bytes) -> None:
     """Note that the question with this tag has our offer."""
     session.negotiation = session.negotiation._replace(offered=tag)
 

@@ -156,7 +156,7 @@ class Table:
         """The peer has said what it knows: perhaps it is told from now on what was cancelled."""
         self.tells = self._session.knows(CANCEL)
         if self.tells:
-            if self._last:  # One of those that were watched may have been cancelled.
+            if any(future.done() for _, future, _ in self.open.values()):
                 self.look_soon()
             self.watch()
 

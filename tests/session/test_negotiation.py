@@ -93,6 +93,45 @@ async def test_what_cannot_carry_an_offer_does_not(way: str) -> None:
         assert parseString(peer.data)[-1][b"_offer"] == offer(tag)
 
 
+async def test_a_question_that_an_argument_asks_has_the_only_offer() -> None:
+    class Asking(String):
+        """Asks something when its first value is encoded."""
+
+        asked: Any = None
+
+        def toString(self, inObject: bytes) -> bytes:
+            if self.asked is None:
+                self.asked = amp.callRemote(Sum, a=1, b=2)
+                self.asked.cancel()
+            return super().toString(inObject)
+
+    class Outer(Command):
+        arguments = [(b"data", Asking())]
+
+    async with raw_pair() as (amp, peer):
+        amp.callRemote(Outer, data=b"x").cancel()
+        await turns()
+        first, second = parseString(peer.data)
+        assert (first[b"_command"], first[b"_offer"]) == (b"Sum", offer(first[b"_ask"]))
+        assert second[b"_command"] == b"Outer"
+        assert b"_offer" not in second
+
+
+@pytest.mark.parametrize("ended", ["timeout", "cancelled"])
+async def test_what_has_ended_before_the_peer_was_known_is_told_then(ended: str) -> None:
+    async with raw_pair() as (amp, peer):
+        if ended == "timeout":
+            with pytest.raises(TimeoutError):
+                await amp.call(Wait(name="x"), timeout=0.001)
+        else:
+            amp.callRemote(Wait, name="x").cancel()
+        await turns()
+        assert len(parseString(peer.data)) == 1
+        peer.send(accept())
+        await peer.until(lambda: len(parseString(peer.data)) == 2)
+        assert parseString(peer.data)[1] == {b"_command": b"_cancel", b"ask": b"1"}
+
+
 async def test_a_valid_offer_is_accepted_in_that_turn() -> None:
     async with raw_pair(Patient) as (amp, peer):
         peer.send(AmpBox(_command=b"Wait", _ask=b"1", name=b"x", _offer=offer()), question(b"2"))
