@@ -66,13 +66,15 @@ def ask_at_once(
     tag = b"%x" % number
     offers = calls.offers
     if offers:
+        calls.offers = False  # What an argument asks makes none, too.
         more = offer_pair(tag) + more
         beyond += BEYOND
     table = calls.table
     if table is NO_TABLE:
         table = calls.made_table()
     data = template.fill(tag, objects, calls.most - table.unanswered - beyond, more)
-    if data is None or (offers and not calls.offers):  # What was asked meanwhile has made our offer.
+    if data is None:
+        calls.offers = offers
         if calls.counter == number:
             calls.counter = number - 1
         return None
@@ -80,7 +82,6 @@ def ask_at_once(
     size = len(data) + template.overhead + beyond
     if offers:
         size -= len(offer_pair(tag)) + BEYOND  # It does not count against the window.
-        calls.offers = False
         note_offer(calls.session, tag)
     # (What `add` does, without a call: most questions come here.)
     questions = table.open

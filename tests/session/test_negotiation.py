@@ -93,7 +93,7 @@ async def test_what_cannot_carry_an_offer_does_not(way: str) -> None:
         assert parseString(peer.data)[-1][b"_offer"] == offer(tag)
 
 
-async def test_a_question_that_an_argument_asks_has_the_only_offer() -> None:
+async def test_a_question_that_an_argument_asks_makes_no_second_offer() -> None:
     class Asking(String):
         """Asks something when its first value is encoded."""
 
@@ -112,9 +112,9 @@ async def test_a_question_that_an_argument_asks_has_the_only_offer() -> None:
         amp.callRemote(Outer, data=b"x").cancel()
         await turns()
         first, second = parseString(peer.data)
-        assert (first[b"_command"], first[b"_offer"]) == (b"Sum", offer(first[b"_ask"]))
-        assert second[b"_command"] == b"Outer"
-        assert b"_offer" not in second
+        assert (first[b"_command"], second[b"_command"]) == (b"Sum", b"Outer")
+        assert b"_offer" not in first
+        assert second[b"_offer"] == offer(second[b"_ask"])
 
 
 @pytest.mark.parametrize("ended", ["timeout", "cancelled"])
