@@ -246,14 +246,19 @@ async def test_a_protocol_in_between_stays_there() -> None:
         transport.receive(echo(size))
         assert transport.protocol is tap
     assert tap.count == sum(sizes)
-    # Neither does one around what stands for the connection give way to it.
+    # So does one that is put around what stands for the connection, of either kind.
     transport.protocol = own
     transport.receive(echo(LARGE))
-    stand_in, outer = transport.protocol, Recorder()
-    transport.protocol = outer
+    stand_in: Any = transport.protocol
+    assert stand_in is not own
+    transport.protocol = tap = Tap(stand_in)
+    for size in sizes:
+        transport.receive(echo(size))
+        assert transport.protocol is tap
+    transport.protocol = outer = Recorder()
     stand_in.data_received(echo(100))
     assert transport.protocol is outer
-    assert len(transport.boxes()) == len(sizes) + 2
+    assert len(transport.boxes()) == 2 * len(sizes) + 2
 
 
 @pytest.mark.parametrize("way", ["tcp", "unix"])

@@ -53,6 +53,13 @@ class _WithoutBuffer(asyncio.Protocol):
             self._transport.set_protocol(self._connection)
         self._connection.data_received(data)
 
+    # asyncio does not call these two. A protocol that was put in between may.
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._connection.get_buffer(sizehint)
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._connection.buffer_updated(nbytes)
+
     def eof_received(self) -> bool:
         return self._connection.eof_received()
 
