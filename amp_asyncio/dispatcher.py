@@ -35,8 +35,8 @@ class BoxDispatcher(Composed):
     #: Whether the connection closes after an error that the command does not declare, as in Twisted.
     closeOnUnknownError: bool = False
 
-    #: Whether an `async def` responder is cancelled when its answer is no longer wanted; a command
-    #: may say otherwise with its own `cancellable`.
+    #: Whether an `async def` responder is cancelled when its caller gives up, or the connection is
+    #: lost. A command overrides this with its own `cancellable`.
     cancellable: bool = True
 
     #: What surrounds each call, in both directions: async functions `around(call, proceed)`, the first
@@ -133,6 +133,7 @@ class BoxDispatcher(Composed):
                 if future is not None:
                     return future
         question = question_of(commandType, a, kw)
+        # (Twisted's name for it. Commands may override it.)
         asked: asyncio.Future[Any] = question._doCommand(self)
         return asked
 

@@ -1,8 +1,8 @@
 """Keeping: the tasks that make the connections of a client, and replace those that end.
 
-Each keeper has one connection, and makes another one when that is lost, when its server says that it
-will close it, or when its place is no longer the best one. In the last case the old connection is
-used until the new one is ready.
+Each keeper has one connection. It makes another one when that is lost, when the server announces that
+it will close it, or when another place becomes better. In the last case, the old connection stays in
+use until the new one is ready.
 """
 
 from __future__ import annotations

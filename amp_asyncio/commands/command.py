@@ -129,9 +129,8 @@ class Command(Generic[_Answer], metaclass=CommandType):
     responseType: ClassVar[type[Box]] = Box
     #: Whether the caller wants an answer. The caller decides: the responder returns one in any case.
     requiresAnswer: ClassVar[bool] = True
-    #: Whether a responder that is an `async def` is cancelled when its answer is no longer wanted:
-    #: the caller cancelled, or the connection was lost. None for what the AMP class says. A command
-    #: that requires no answer is never cancelled.
+    #: Whether an `async def` responder is cancelled when its caller gives up, or the connection is
+    #: lost. None: as the AMP class says. That of a command without an answer is never cancelled.
     cancellable: ClassVar[bool | None] = None
     #: Whether a peer finds it before its identity is known, where the AMP class is `identified_only`.
     public: ClassVar[bool] = False
@@ -195,8 +194,9 @@ class Command(Generic[_Answer], metaclass=CommandType):
     @classmethod
     def parseArguments(cls, box: Mapping[bytes, bytes], proto: Any) -> dict[str, Any]:
         """Return the arguments in `box`; `MalformedAmpBox` where one is missing or malformed."""
-        # A schema returns Any, because that depends on its shape; a question's is always a dictionary.
-        return cls.__amp__.arguments.decode(box, proto)  # type: ignore[no-any-return]
+        # (What a schema returns depends on its shape.)
+        arguments: dict[str, Any] = cls.__amp__.arguments.decode(box, proto)
+        return arguments
 
     @classmethod
     def parseResponse(cls, box: Mapping[bytes, bytes], proto: Any) -> Any:

@@ -295,7 +295,7 @@ class DescriptorSchema(Schema):
             exchange.claimed = None
 
     def discard(self, strings: Mapping[bytes, bytes], proto: Any) -> None:
-        """Close the descriptors in a box that is no longer wanted."""
+        """Close the descriptors in a box that nobody will read."""
         exchange = _receiving(proto)
         if exchange is not None:
             claimed = exchange.claimed = []

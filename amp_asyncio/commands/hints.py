@@ -55,7 +55,7 @@ _SIMPLE: dict[str, Callable[[tuple[type, ...]], Argument]] = {
     "datetime.timedelta": lambda kinds: values.TimeDelta(),
     "decimal.Decimal": lambda kinds: arguments.Decimal(),
     "pathlib.Path": lambda kinds: arguments.Path(),
-    "pathlib._local.Path": lambda kinds: arguments.Path(),
+    "pathlib._local.Path": lambda kinds: arguments.Path(),  # Where Python 3.13 says that it is.
     "uuid.UUID": _text(grammar=_UUID),
     **{f"ipaddress.IPv{version}{kind}": _text() for version in (4, 6) for kind in _ADDRESSES},
 }

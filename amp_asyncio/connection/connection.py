@@ -1,8 +1,9 @@
 """The connection: the `asyncio.Protocol` between a transport and a session.
 
 It tells both sides of the beginning and the end, and of what happens in between. What comes is in
-`inbox.py`, what is sent in `session/outbox.py`, and the states in `session/life.py`. How it starts, how
-it becomes TLS or another protocol, and how it ends is in `starting.py`, `changing.py` and `ending.py`.
+`inbox.py` and `large.py`, what is sent in `session/outbox.py`, and the states in `session/life.py`. How
+it starts, how it becomes TLS or another protocol, and how it ends is in `starting.py`, `changing.py`
+and `ending.py`.
 """
 
 from __future__ import annotations

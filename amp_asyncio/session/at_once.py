@@ -1,7 +1,7 @@
 """Questions that leave at once, as bytes: most of them do, and no box is made.
 
-That is possible while nothing waits, nothing is logged and nobody looks at the boxes that go out. All
-else of a question is in `calls.py`, which also asks those that this cannot.
+A question can leave like this while no other one waits, boxes are not logged, and no override looks at
+them. `calls.py` sends the others as boxes, and takes all answers.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def ask_at_once(
     tag = b"%x" % number
     offers = calls.offers
     if offers:
-        calls.offers = False  # What an argument asks makes none, too.
+        calls.offers = False  # An argument may ask a question while it is encoded.
         more = offer_pair(tag) + more
         beyond += BEYOND
     table = calls.table

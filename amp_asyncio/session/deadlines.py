@@ -95,7 +95,7 @@ def deadline_after(timeout: Any) -> float | None:
 
 
 def milliseconds(left: float) -> int:
-    """Return what a peer is told of a deadline that is so many seconds ahead."""
+    """Return the seconds that are left as the milliseconds that the peer is told."""
     return ceil(left * 1000)
 
 

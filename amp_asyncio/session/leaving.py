@@ -52,7 +52,7 @@ class Leaving:
 
 
 def leave(session: Session) -> None:
-    """Say that this side asks only from inside responders, as soon as that is so."""
+    """Say, once no question waits to be sent, that this side asks only from inside responders."""
     if session.leaving is None and session.knows(KNOWS):
         session.leaving = Leaving(session)
     if session.leaving is not None:

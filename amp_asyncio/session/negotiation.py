@@ -1,4 +1,4 @@
-"""Negotiation: how a conversation learns that its peer is of this package, too.
+"""Negotiation: how a conversation learns that its peer also uses this package.
 
 The first question of each side carries an offer: the tag of the question, then the names that this side
 knows. A peer that does not know the key ignores it, as AMP says. One that does knows this side from

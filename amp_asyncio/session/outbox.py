@@ -279,7 +279,7 @@ class Outbox:
         return waits and self.closed is None and self.unsent() >= most
 
     async def room_below(self, most: int) -> None:
-        """Wait until that is no longer so."""
+        """Wait until `is_full(most)` is false."""
         while self.is_full(most):
             await self._change()
 

@@ -30,11 +30,11 @@ class Status(Enum):
     RUNNING = "running"
     #: It waits itself until the others are done, because it closes the connection.
     EXEMPT = "exempt"
-    #: Its answer is no longer wanted, because the connection is lost.
+    #: The connection is lost, so its answer cannot be sent.
     ABANDONED = "abandoned"
-    #: The same, because the caller has cancelled.
+    #: The caller has cancelled.
     CANCELLED = "cancelled"
-    #: The same, because the time of the call is over.
+    #: The time of the call is over.
     OVERDUE = "overdue"
     ENDED = "ended"
 

@@ -1,4 +1,4 @@
-"""Stopping: responders whose answers are no longer wanted, while the connection goes on.
+"""Stopping: responders whose callers have given up, on a connection that goes on.
 
 The caller has cancelled, or the time of the call is over. The responder's task is cancelled, and so is
 what it has asked. The caller's side gets the one box that each tag gets when the task has ended: its

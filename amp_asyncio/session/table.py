@@ -114,7 +114,7 @@ class Table:
             self.count()
 
     def remove(self, tag: bytes) -> None:
-        """It could not be sent; it may be gone already."""
+        """Forget a question that could not be sent, if it is still there."""
         _, _, size = self.open.pop(tag, (None, None, 0))
         self.unanswered -= size
 

@@ -193,7 +193,7 @@ class Tasks:
         self._size -= running.size
         running.size = 0
 
-    # --- those whose answers are no longer wanted ---
+    # --- cancelling ---
 
     def _made_stopping(self) -> Stopping:
         """Return what cancels them one by one; it is made when it is first needed."""
@@ -206,7 +206,7 @@ class Tasks:
         return bool(self.all) and self._made_stopping().cancel(tag)
 
     def may_be_cancelled(self, responder: Responder) -> bool:
-        """Return whether a responder is cancelled when its answer is no longer wanted."""
+        """Return whether a responder may be cancelled before it has answered."""
         own = responder.cancellable if isinstance(responder, MethodResponder) else None
         return self._session.cancellable if own is None else own
 

@@ -8,6 +8,7 @@ import errno
 import fcntl
 import gc
 import os
+import select
 import socket
 import ssl
 import warnings
@@ -23,6 +24,7 @@ from proc import open_descriptors
 from support import content, pipe_with
 
 from amp_asyncio.transports.adoption import connect_unix, native_transport
+from amp_asyncio.transports.hangup import HangUp
 from amp_asyncio.transports.listening import Listener
 from amp_asyncio.transports.unix import DescriptorTransport
 
@@ -774,3 +776,12 @@ async def test_accepting_loses_nothing(tmp_path: Path) -> None:
         recorder.transport.close()
         await recorder.until(lambda: recorder.lost)
     listener.close()
+
+
+async def test_without_epoll_a_hang_up_is_not_noticed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delattr(select, "epoll")
+    one, other = socket.socketpair()
+    with one, other, pytest.raises(OSError, match="does not support epoll"):
+        HangUp(asyncio.get_running_loop(), one.fileno(), lambda: None)
