@@ -24,7 +24,7 @@ from ..tls.failures import certificate_error
 from ..transports.cutting import cut
 from ..wire.boxes import AmpBox
 from . import changing
-from .ending import Linger, PeerEnd, peer_ended
+from .ending import Linger, peer_ended
 from .inbox import Inbox
 from .keepalive import Keepalive, keep_alive
 from .large import LARGE, expect_large
@@ -68,7 +68,7 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         adopts: whether the owner may put another transport in place of the one that it was given.
         filters: whether the owner's class overrides what is done for each piece of the stream.
         keepalive: what sees whether the peer is there; None if nothing does.
-        peer_end: what ends the connection when its peer has closed its side and gets no more answers.
+        half_closed: whether the peer has closed its side, and gets the answers that it waits for.
         seen_as: the peer's address, if a proxy has said it; None for that of the transport.
         seen: who is at the other end, once it was looked up; forgotten when TLS starts.
         served: tells its server that it is gone; None without a server.
@@ -88,6 +88,7 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         "ended_by",
         "error",
         "filters",
+        "half_closed",
         "host_certificate",
         "inbox",
         "inner",
@@ -97,7 +98,6 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         "loop",
         "outbox",
         "owner",
-        "peer_end",
         "peer_finished",
         "receiver",
         "seen",
@@ -124,7 +124,7 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         self.transport: asyncio.Transport | None = None
         self.inner: asyncio.BaseProtocol | None = None
         self.host_certificate: PrivateCertificate | None = None
-        self.peer_finished = False
+        self.peer_finished = self.half_closed = False
         self.error: Exception | None = None
         self.ended_by: Exception | None = None
         self.served: Callable[[Connection], None] | None = None
@@ -136,7 +136,6 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         self._closed: asyncio.Event | None = None  # Made when a caller waits for the end.
         self._timers: tuple[Timer, ...] = ()
         self.seen: Peer | None = None
-        self.peer_end: PeerEnd | None = None
         self.keepalive: Keepalive | None = None
 
     def happen(self, event: Event) -> None:
@@ -352,14 +351,14 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         if self.state is State.CHANGING:
             if self.change is not None and not self.change.closes:
                 self.change.closes = True
-                self.cancel_at_end(Linger.until_settled(self))
+                Linger.until_settled(self)
         elif self.state is State.OPEN:
             self.receiver.send_rest()
             self.outbox.flush()
             self._finish()
             # Unread bytes would make the kernel reset the connection, and TLS could not say goodbye.
             self.read(True)
-            self.cancel_at_end(Linger.after_last_byte(self, self.transport))
+            Linger.after_last_byte(self, self.transport)
 
     def _finish(self) -> None:
         self.happen(Event.FINISH)

@@ -2,10 +2,10 @@
 
 A connection that is closed while its peer still sends would be reset by the kernel, and what the peer
 has not read yet would be lost. So ours stops writing, waits for the peer to do the same, and closes
-then (`Linger`). A peer that closes its own side first is answered for as long as answers go out
-(`PeerEnd`), and one from which nothing comes is ended after `idle_timeout` (`Silence`).
-Descriptors that it has sent and does not name are closed (`Unclaimed`): one of them may be its own end
-of the connection, and the stream would then never end.
+then (`Linger`); it does not wait for one that has read everything. A peer that closes its own side
+first is answered for as long as answers go out (`PeerEnd`), and one from which nothing comes is ended
+after `idle_timeout` (`Silence`). Descriptors that it has sent and does not name are closed
+(`Unclaimed`): one of them may be its own end of the connection, and the stream would then never end.
 """
 
 from __future__ import annotations
@@ -42,25 +42,32 @@ class Linger(Timer):
     """Closes a connection after its last byte."""
 
     @classmethod
-    def until_settled(cls, connection: Connection) -> Linger:
+    def until_settled(cls, connection: Connection) -> None:
         """Abort a connection that is to be closed, but is not done being changed, after ten seconds."""
         linger = cls(connection.loop)
+        connection.cancel_at_end(linger)
         linger.later(_LINGER * _PATIENCE, connection.abort)
-        return linger
 
     @classmethod
-    def after_last_byte(cls, connection: Connection, transport: asyncio.Transport) -> Linger:
-        """Close our side now, and the transport when the peer has closed its own, or after a while."""
-        linger = cls(connection.loop)
-        try:
-            if transport.can_write_eof():
+    def after_last_byte(cls, connection: Connection, transport: asyncio.Transport) -> None:
+        """Close our side now, and the transport when the peer has closed its own, or after a while.
+
+        A peer that has closed it, or has read all that was sent, is not waited for.
+        """
+        at_once = connection.peer_finished or connection.receiver.may_close_at_once()
+        has_sides = transport.can_write_eof()
+        if has_sides:
+            try:
                 transport.write_eof()
-        except OSError:  # The peer has reset the connection, which we have not been told yet.
-            cut(transport)
-        if connection.peer_finished or not transport.can_write_eof():
+            except OSError:  # The peer has reset the connection, which we have not been told yet.
+                cut(transport)
+        if at_once or not has_sides:
             transport.close()
+        if at_once and has_sides and not transport.get_write_buffer_size():
+            return  # It is gone in the next turn.
+        linger = cls(connection.loop)
+        connection.cancel_at_end(linger)
         linger.later(_LINGER, linger._end, transport, _PATIENCE)
-        return linger
 
     def _end(self, transport: asyncio.Transport, patience: int) -> None:
         """Close a transport that has nothing left to write; abort one that has it for too long."""
@@ -200,11 +207,12 @@ def peer_ended(connection: Connection) -> bool:
         connection.keep_alive(None)
         # A peer of this package says that it leaves, and closes its side when all is answered.
         ours = connection.receiver.peer_is_ours
-        if is_open and transport.can_write_eof() and connection.receiver.is_session and not ours:
-            connection.peer_end = PeerEnd(connection, connection.limits.eof_timeout)
-            connection.cancel_at_end(connection.peer_end)
+        answers = is_open and transport.can_write_eof() and connection.receiver.is_session and not ours
+        connection.half_closed = answers
         connection.inbox.when_given_out(partial(_boxes_ended, connection))
-    return connection.peer_end is not None and connection.state is State.OPEN
+        if answers and connection.state is State.OPEN:
+            connection.cancel_at_end(PeerEnd(connection, connection.limits.eof_timeout))
+    return connection.half_closed and connection.state is State.OPEN
 
 
 def _boxes_ended(connection: Connection) -> None:
@@ -214,7 +222,7 @@ def _boxes_ended(connection: Connection) -> None:
         connection.lines.warning("%r: %s", connection, connection.error)
     elif connection.error is None and connection.receiver.peer_is_ours:
         connection.error = ConnectionLost("the peer closed its side of the connection")
-    if connection.peer_end is not None and connection.state is State.OPEN:
+    if connection.half_closed and connection.state is State.OPEN:
         why = f": {connection.error}" if connection.error else ""
         reason = ConnectionLost(f"the peer closed its side of the connection{why}")
         reason.__cause__ = connection.error

@@ -195,9 +195,10 @@ def keep_alive(connection: Connection, session: Session | None) -> None:
     if connection.keepalive is not None:
         connection.keepalive.forget(connection)
         connection.keepalive = None
-    limits = connection.limits
-    interval, timeout = limits.ping_interval, limits.ping_timeout
-    if session is None or interval is None or timeout is None or connection.over_pipes:
+    if session is None or connection.over_pipes:
+        return
+    interval, timeout = connection.limits.ping_interval, connection.limits.ping_timeout
+    if interval is None or timeout is None:
         return
     connection.keepalive = _keepalive(connection.loop, interval, timeout)
     connection.keepalive.watch(connection, session)

@@ -2,7 +2,8 @@
 
 One that is about to close says so: from then on it asks only from inside responders. The other one says
 the same, so that each has all questions of the other, and when these are answered, no more can come.
-Each side closes when both have said it, and no tag is open either way.
+Each side closes when both have said it, and no tag is open either way. One whose peer has read all
+that was sent need not wait for the peer to close as well.
 """
 
 from __future__ import annotations
@@ -29,11 +30,12 @@ class Leaving:
         heard: whether the peer has said it.
     """
 
-    __slots__ = ("_said", "_session", "heard")
+    __slots__ = ("_progress", "_said", "_session", "heard")
 
     def __init__(self, session: Session) -> None:
         self._session = session
         self._said = False
+        self._progress = -1  # That of the session when it was said, if the peer had not said it before.
         self.heard = False
 
     def say(self) -> None:
@@ -41,6 +43,8 @@ class Leaving:
         session = self._session
         if not self._said and not session.calls.has_waiting():
             self._said = session.send_control(_BOX)
+            if self._said and not self.heard:
+                self._progress = session.progress()
 
     def waits(self) -> bool:
         """Return whether the connection may not be closed yet: it was not said, or a tag is open.
@@ -49,6 +53,13 @@ class Leaving:
         """
         calls = self._session.calls
         return calls.over is None and (not (self._said and self.heard) or calls.table.has_tags())
+
+    def is_complete(self) -> bool:
+        """Return whether the peer has said it since we did, and no command was begun or answered since.
+
+        The peer has read all that was sent, then, or is closing as well.
+        """
+        return self.heard and self._progress == self._session.progress()
 
 
 def leave(session: Session) -> None:
@@ -65,8 +76,8 @@ def peer_leaves(session: Session) -> None:
         session.closing = True
         session.watch()
         session.calls.update()
-        leave(session)
-        assert session.leaving is not None
+        if session.leaving is None:
+            session.leaving = Leaving(session)
         session.leaving.heard = True
         session.moved()
         if session.peer_left is not None:

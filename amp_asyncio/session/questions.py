@@ -99,6 +99,8 @@ def fail(asked: object, future: asyncio.Future[Any], reason: BaseException, sent
 
 def dropped(outbox: Outbox) -> set[bytes]:
     """Return the tags of the questions that were sent, but never handed to the transport."""
+    if not outbox.dropped:
+        return set()
     parser = BoxParser(version=outbox.version)
     parser.feed(outbox.dropped)
     outbox.dropped = b""

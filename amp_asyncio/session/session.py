@@ -137,7 +137,9 @@ class Session:
         self.cancellable = bool(getattr(owner, "cancellable", True))
         self.close_on_unknown_error = bool(getattr(owner, "closeOnUnknownError", False))
         self.guarded = bool(getattr(owner, "identified_only", False))
-        own = checked(getattr(owner, "interceptors", ()), f"{type(owner).__name__}.interceptors")
+        own = getattr(owner, "interceptors", ())
+        if own != ():
+            own = checked(own, f"{type(owner).__name__}.interceptors")
         if around := (*self.around, *own):
             self.interceptors = Interceptors(self, around)
         self.sender = sender
@@ -312,6 +314,10 @@ class Session:
     def progress(self) -> int:
         """Return how many commands were begun and finished so far."""
         return self.responders.progress
+
+    def may_close_at_once(self) -> bool:
+        """Return whether the transport may be closed before the peer has closed its side."""
+        return self.leaving is not None and self.leaving.is_complete()
 
     # --- the end ---
 

@@ -93,6 +93,36 @@ async def test_who_closes_says_so_and_waits_for_the_other() -> None:
         await closing
 
 
+async def test_who_closes_does_not_wait_for_a_peer_that_has_read_all() -> None:
+    async with raw_pair(Bouncing) as (amp, peer):
+        await known(amp, peer)
+        closing = asyncio.ensure_future(amp.close())
+        await peer.until(lambda: peer.boxes() == [LEAVE])
+        peer.send(LEAVE)
+        await peer.until(lambda: "eof" in peer.events)
+        assert amp.transport is None, "it is closed, and not only its one side"
+        await closing
+        assert not peer.transport.is_closing()
+
+
+async def test_who_answers_after_it_left_waits_for_the_peer_to_close() -> None:
+    """The peer may not have read that answer, and would lose it if it sends something meanwhile."""
+    async with raw_pair(Bouncing) as (amp, peer):
+        await known(amp, peer)
+        peer.send(AmpBox(_command=b"Wait", _ask=b"2", name=b"x"))
+        await amp.started.get()
+        closing = asyncio.ensure_future(amp.close())
+        await peer.until(lambda: peer.boxes() == [LEAVE])
+        peer.send(LEAVE)
+        await turns()
+        amp.let("x")
+        await peer.until(lambda: "eof" in peer.events)
+        assert peer.boxes() == [LEAVE, AmpBox(_answer=b"2", name=b"x")]
+        assert amp.transport is not None
+        peer.transport.close()
+        await closing
+
+
 async def test_who_is_told_says_the_same_and_asks_no_more() -> None:
     async with raw_pair(Bouncing, window=500, max_box_size=5000) as (amp, peer):
         await known(amp, peer)
