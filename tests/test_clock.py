@@ -11,6 +11,7 @@ from contextvars import Context, ContextVar
 from typing import Any
 
 import pytest
+from support import at_any_pace
 
 from amp_asyncio.clock import Alarm, call_later
 
@@ -26,15 +27,16 @@ def nothing_left() -> Iterator[None]:
     assert descriptors() == before
 
 
-async def test_alarms_ring_in_the_order_of_their_times() -> None:
+@at_any_pace
+async def test_alarms_ring_in_the_order_of_their_times(pace: float) -> None:
     loop = asyncio.get_running_loop()
     rung: list[str] = []
     done = asyncio.Event()
     with nothing_left():
-        call_later(loop, 0.03, done.set)
-        call_later(loop, 0.02, rung.append, "later")
-        call_later(loop, 0.001, rung.append, "first")
-        call_later(loop, 0.001, rung.append, "second")
+        call_later(loop, 0.03 * pace, done.set)
+        call_later(loop, 0.02 * pace, rung.append, "later")
+        call_later(loop, 0.001 * pace, rung.append, "first")
+        call_later(loop, 0.001 * pace, rung.append, "second")
         call_later(loop, 0, rung.append, "at once")
         await done.wait()
         assert rung == ["at once", "first", "second", "later"]

@@ -20,6 +20,7 @@ from keepalive_peer import Block, Swallow
 from support import Echo, Math, Notify, Patient, Sum, Wait, at_any_pace, raw_client, raw_pair, turns
 
 from amp_asyncio import AmpBox, ConnectionLost, Limits, PrivateCertificate, connect, parseString, serve
+from amp_asyncio.session.pinging import introduce
 from amp_asyncio.testing import Faults, Line, pair
 
 QUICK = Limits(ping_interval=0.05, ping_timeout=0.08)
@@ -107,6 +108,29 @@ async def test_the_first_ping_carries_an_offer() -> None:
     async with raw_pair(ping_interval=0.02, ping_timeout=5, ping_anyone=True) as (_, peer):
         await peer.until(lambda: peer.data)
         assert parseString(peer.data)[0][b"_offer"].startswith(b"1 ")
+
+
+async def test_an_introduction_waits_for_the_answer_to_a_ping() -> None:
+    async with raw_pair() as (amp, peer):
+        waiting = asyncio.ensure_future(introduce(amp.__amp__))
+        await peer.until(lambda: peer.boxes())
+        assert parseString(peer.data)[0][b"_offer"].startswith(b"1 ")
+        await turns()
+        assert not waiting.done()
+        peer.send(AmpBox(_error=b"1", _error_code=b"UNHANDLED"))
+        await waiting
+        await introduce(amp.__amp__)  # It is known now that the peer is of another kind.
+        assert pings(peer.data) == 1
+
+
+async def test_an_introduction_that_was_cancelled() -> None:
+    async with raw_pair() as (amp, peer):
+        waiting = asyncio.ensure_future(introduce(amp.__amp__))
+        await peer.until(lambda: peer.boxes())
+        waiting.cancel()
+        await turns()
+        peer.send(AmpBox(_answer=b"1"))
+        await known(amp, peer)
 
 
 async def test_none_over_pipes() -> None:

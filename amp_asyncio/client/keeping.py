@@ -15,8 +15,9 @@ from typing import Any
 from ..amp import AMP
 from ..errors import AmpError, ConnectionLost, GiveUp
 from ..logs import logger
+from ..session.pinging import introduce
 from .addresses import Opened
-from .links import Link, has_left
+from .links import Link, has_left, is_ours
 from .policy import Place
 from .pool import Pool
 from .resolving import Directory
@@ -154,6 +155,8 @@ class Keepers:
                     result = self._on_connect(ready.amp)
                     if inspect.isawaitable(result):
                         await result
+                if place.ours:
+                    await introduce(ready.amp.__amp__)
             link = Link(ready, place, loop.time(), self._worn)
             if not link.may_be_asked:
                 raise ConnectionLost("the connection was lost before it was used")
@@ -178,6 +181,8 @@ class Keepers:
     def _failed(self, place: Place, error: Exception, opened: Opened | None) -> None:
         now = asyncio.get_running_loop().time()
         in_order = opened is not None and has_left(opened.amp)
+        if opened is not None:
+            place.ours = is_ours(opened.amp)
         delay = self._directory.places.failed(place, now, in_order)
         self._pool.trouble = error
         why = f"{type(error).__name__}: {error}"
@@ -218,6 +223,7 @@ class Keepers:
             return
         link.ended = True
         self._pool.remove(link)
+        link.place.ours = is_ours(link.amp)
         loop, places = asyncio.get_running_loop(), self._directory.places
         now = loop.time()
         lived = now - link.since

@@ -10,13 +10,18 @@ from ..composed import connection_of
 from .addresses import Opened
 from .policy import Place
 
-__all__ = ["Link", "has_left"]
+__all__ = ["Link", "has_left", "is_ours"]
 
 
 def has_left(amp: Any) -> bool:
     """Return whether the peer has said that it will close the connection."""
     leaving = amp.__amp__.leaving
     return leaving is not None and leaving.heard
+
+
+def is_ours(amp: Any) -> bool:
+    """Return whether the peer has announced that it uses this package."""
+    return bool(amp.__amp__.peer_is_ours)
 
 
 class Link:

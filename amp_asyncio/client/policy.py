@@ -70,13 +70,15 @@ class Place:
         failures: how many attempts have failed in a row; a connection that did not last is one.
         due: when the next attempt may be made.
         gone: whether the resolver has stopped giving the address.
+        ours: whether the peer of the last connection used this package. The next one then has to
+            answer a ping before it is asked anything else: see `introduce`.
     """
 
     def __init__(self, endpoint: Any) -> None:
         self.endpoint: Any = endpoint
         self.used = self.trying = self.failures = 0
         self.due = 0.0
-        self.gone = False
+        self.gone = self.ours = False
 
     @property
     def works(self) -> bool:

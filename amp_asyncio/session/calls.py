@@ -212,10 +212,14 @@ class Calls:
         asking = self.session.responders.call_of_asker(current.get())
         return deadline_for(None if terms is None else terms.deadline, asking, self.default)
 
-    def ask_beside(self, box: AmpBox, asked: ByName) -> None:
-        """Ask what the user does not: it passes window and backlog, and only `asked` waits for it."""
-        future: _AnyFuture = asyncio.get_running_loop().create_future()
-        future.set_result(None)
+    def ask_beside(self, box: AmpBox, asked: ByName, future: _AnyFuture | None = None) -> None:
+        """Ask what the user does not: it passes window and backlog.
+
+        Only `asked` waits for the answer, unless there is a `future` that it resolves.
+        """
+        if future is None:
+            future = asyncio.get_running_loop().create_future()
+            future.set_result(None)
         self._send(asked, box, 0, future)
 
     def check(self, box: AmpBox, asked: Asked) -> None:

@@ -1,10 +1,12 @@
 """Pings: the question whether the peer is there, and how long its answer takes.
 
 When one is sent, and what becomes of a peer that does not answer, is in `connection/keepalive.py`.
+`introduce` asks before a new connection is used.
 """
 
 from __future__ import annotations
 
+import asyncio
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +18,7 @@ from ..wire.extensions import PING
 if TYPE_CHECKING:
     from .session import Session
 
-__all__ = ["Ping", "Pong", "ping"]
+__all__ = ["Ping", "Pong", "introduce", "ping"]
 
 
 class Pong(ByName):
@@ -60,6 +62,31 @@ class Ping(Pong):
             self.latency = monotonic() - self._sent_at
             self._sent_at = None
         session.outlet.overlook()
+
+
+class _Introduction(Pong):
+    """What takes the answer to the first ping of a conversation."""
+
+    __slots__ = ()
+
+    def answered(self, box: Box, session: Any, future: Any) -> None:
+        session.outlet.overlook()
+        if not future.done():
+            future.set_result(None)
+
+
+async def introduce(session: Session) -> None:
+    """Wait until it is known what the peer knows; cancelling this only ends the wait.
+
+    The kernel of a server makes connections that the server may never accept, because it is closing. A
+    peer of this package that has answered says that it leaves before it closes.
+
+    Raises `ConnectionLost`.
+    """
+    if not session.peer_is_known():
+        answered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        session.calls.ask_beside(AmpBox({COMMAND: PING}), _Introduction(), answered)
+        await answered
 
 
 def ping(session: Session) -> None:

@@ -30,6 +30,7 @@ from support import (
 
 from amp_asyncio import (
     AMP,
+    AmpBox,
     Backoff,
     Budget,
     Client,
@@ -45,6 +46,7 @@ from amp_asyncio import (
     StartTLS,
     StreamCommand,
     TooLong,
+    parseString,
     serve,
     unix_serve,
 )
@@ -1013,6 +1015,87 @@ async def test_a_restart_fails_no_call() -> None:
         assert not asking.done()
         asking.cancel()
         await asyncio.wait([asking])
+
+
+@asynccontextmanager
+async def old_peers(port: int) -> AsyncIterator[Callable[[], Any]]:
+    """Listen at a port, and say nothing; yield what accepts and returns a reader and a writer."""
+    accepted: asyncio.Queue[Any] = asyncio.Queue()
+    transports = []
+
+    def keep(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        transports.append(writer.transport)
+        accepted.put_nowait((reader, writer))
+
+    server = await asyncio.start_server(keep, "127.0.0.1", port)
+    try:
+        yield accepted.get
+    finally:
+        server.close()
+        for transport in transports:
+            transport.abort()
+
+
+async def next_box(reader: asyncio.StreamReader) -> AmpBox:
+    (box,) = parseString(await reader.readuntil(b"\0\0"))
+    return box
+
+
+async def test_a_connection_that_a_closing_server_never_accepts_is_not_asked() -> None:
+    """The kernel makes it for a server, which may close before it has accepted it."""
+    port = free_port()
+    async with client_of(("127.0.0.1", port)) as client:
+        async with serve(Math, "127.0.0.1", port):
+            assert await client.callRemote(Sum, a=13, b=81) == {"total": 94}
+        async with old_peers(port) as accept:
+            call = client.callRemote(Sum, a=13, b=81)
+            reader, writer = await accept()
+            assert (await next_box(reader))[b"_command"] == b"_ping"
+            writer.transport.abort()
+        async with serve(Math, "127.0.0.1", port):
+            assert await call == {"total": 94}
+
+
+async def test_an_on_connect_that_asks_needs_no_ping() -> None:
+    port = free_port()
+
+    async def on_connect(amp: AMP) -> None:
+        await amp.callRemote(Sum, a=1, b=2)
+
+    async with client_of(("127.0.0.1", port), on_connect=on_connect) as client:
+        async with serve(Math, "127.0.0.1", port):
+            await until(lambda: client.connections)
+        async with old_peers(port) as accept:
+            reader, writer = await accept()
+            box = await next_box(reader)
+            assert box[b"_command"] == b"Sum"
+            writer.write(AmpBox(_answer=box[b"_ask"], total=b"3").serialize())
+            call = client.callRemote(Echo, data=b"x")
+            box = await next_box(reader)
+            assert box[b"_command"] == b"Echo"
+            writer.write(AmpBox(_answer=box[b"_ask"], data=b"x").serialize())
+            assert await call == {"data": b"x"}
+
+
+@pytest.mark.parametrize("how", ["closes", "says nothing"])
+@at_any_pace
+async def test_an_old_server_in_the_place_of_one_of_ours(how: str, pace: float) -> None:
+    """It may not know what a ping is: that is tried once."""
+    port = free_port()
+    async with client_of(("127.0.0.1", port), connect_timeout=0.05 * pace) as client:
+        async with serve(Math, "127.0.0.1", port):
+            assert await client.callRemote(Sum, a=13, b=81) == {"total": 94}
+        async with old_peers(port) as accept:
+            call = client.callRemote(Sum, a=13, b=81)
+            reader, writer = await accept()
+            assert (await next_box(reader))[b"_command"] == b"_ping"
+            if how == "closes":
+                writer.close()
+            reader, writer = await accept()
+            box = await next_box(reader)
+            assert box[b"_command"] == b"Sum"
+            writer.write(AmpBox(_answer=box[b"_ask"], total=b"94").serialize())
+            assert await call == {"total": 94}
 
 
 async def test_a_server_that_leaves_while_it_is_connected_to(caplog: Any) -> None:
