@@ -67,6 +67,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             # pytest has dropped what no function names; several items may share this list.
             parameters = item.callspec.params if hasattr(item, "callspec") else {}
             wanted = ["nothing_leaks"] + ["transport"] * ("transport" in parameters)
+            # What such a test feeds in one go is taken in one go, also where the machine stands still.
+            if {"on_transport", "limited", "made"} & {*inspect.unwrap(item.obj).__code__.co_names}:
+                wanted.append("endless_turns")
             item.fixturenames[:0] = [name for name in wanted if name not in item.fixturenames]
 
 

@@ -28,7 +28,6 @@ def question(number: int, **values: bytes) -> bytes:
     return AmpBox(_command=b"Sum", _ask=b"%x" % number, **values).serialize()
 
 
-@pytest.mark.usefixtures("endless_turns")
 async def test_when_the_boxes_of_one_turn_leave() -> None:
     amp, transport = on_transport()
     divide = AmpBox(_command=b"Divide", _ask=b"1", a=b"1", b=b"2").serialize()

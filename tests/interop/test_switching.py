@@ -86,11 +86,14 @@ async def test_what_waits_when_we_agree(conversation: Conversation) -> None:
     await leave(conversation, "twisted")
 
 
+@pytest.mark.parametrize("megabytes", [1, pytest.param(10, marks=pytest.mark.slow)])
 @on_unix_too
 @every_kind
-async def test_secured_and_then_switched(conversation: Conversation, asker: str, kind: str) -> None:
-    """Ten megabytes each way, at the same time."""
+async def test_secured_and_then_switched(
+    conversation: Conversation, asker: str, kind: str, megabytes: int
+) -> None:
+    """So much each way, at the same time."""
     assert await secure(conversation, asker, PRESENTED) is None
     assert await conversation.play(asker, "switch", kind, True) is None
-    await exchange(conversation, 10 * MEGABYTE)
+    await exchange(conversation, megabytes * MEGABYTE)
     await leave(conversation, asker)

@@ -153,7 +153,6 @@ async def test_a_question_that_was_cancelled_while_it_waited_is_forgotten() -> N
         await first
 
 
-@pytest.mark.usefixtures("endless_turns")
 async def test_refusals_that_wait_keep_no_frames() -> None:
     class Large:
         pass
@@ -415,7 +414,8 @@ async def most_in_a_turn(amp: Busy, total: int) -> int:
 
 
 async def test_commands_that_take_long_are_done_in_turns() -> None:
-    amp, transport = limited(Busy)
+    amp, transport = Busy(), Transport()  # (`limited` makes turns endless.)
+    amp.connection_made(transport)
     box = command(b"Notify", None, data=b"x")
     for _ in range(3):
         amp.data_received(box * 3)

@@ -196,7 +196,6 @@ async def test_responders_that_call_back_more_of_them_than_run_at_once() -> None
 # --- the backlog ---
 
 
-@pytest.mark.usefixtures("endless_turns")
 async def test_reading_pauses_at_the_backlog_and_goes_on_at_half_of_it() -> None:
     amp, transport = limited(Patient, max_concurrent_responders=1, window=1000, max_backlog=4000)
     box = command(b"Wait", 1, name=b"x")

@@ -86,7 +86,7 @@ async def test_responders_that_call_back_on_both_sides(
 
     Peer.limits = limits
     async with connected(Peer, Peer) as sides, asyncio.timeout(10):
-        answers = [side.callRemote(Deep, depth=depth) for _ in range(30) for side in sides]
+        answers = [side.callRemote(Deep, depth=depth) for _ in range(15) for side in sides]
         await asyncio.gather(*answers)
 
 
