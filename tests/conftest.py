@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import inspect
+import os
 import weakref
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
@@ -39,6 +40,11 @@ class UvLoop(RecordingLoop, uvloop.Loop):
 
 def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
     return {"asyncio": AsyncioLoop, "uvloop": UvLoop}
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Use one process more than there are cores: many tests wait for processes and timers."""
+    return (os.cpu_count() or 1) + 1
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
