@@ -123,6 +123,22 @@ async def test_who_answers_after_it_left_waits_for_the_peer_to_close() -> None:
         await closing
 
 
+async def test_who_is_cut_short_waits_for_the_peer_to_close() -> None:
+    async with raw_pair(Bouncing) as (amp, peer):
+        await known(amp, peer)
+        peer.send(AmpBox(_command=b"Wait", _ask=b"2", name=b"x"))
+        await amp.started.get()
+        closing = asyncio.ensure_future(amp.close())
+        await peer.until(lambda: peer.boxes() == [LEAVE])
+        peer.send(LEAVE)
+        await turns()
+        amp.finish_writing()
+        await peer.until(lambda: "eof" in peer.events)
+        assert amp.transport is not None
+        peer.transport.close()
+        await closing
+
+
 async def test_who_is_told_says_the_same_and_asks_no_more() -> None:
     async with raw_pair(Bouncing, window=500, max_box_size=5000) as (amp, peer):
         await known(amp, peer)
