@@ -8,6 +8,7 @@ import inspect
 import os
 import weakref
 from collections.abc import AsyncIterator, Callable, Mapping
+from time import perf_counter
 from typing import Any
 
 import hypothesis
@@ -18,6 +19,11 @@ import uvloop
 
 hypothesis.settings.register_profile("tests", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("tests")
+
+
+# What feeds boxes without a turn of the loop in between. They are taken in one go, then, however long
+# the machine stands still.
+_FAKES = {"Transport", "limited", "on_transport"}
 
 
 class RecordingLoop:
@@ -62,7 +68,9 @@ def transport(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
 @pytest.fixture
 def endless_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a connection use as much of a turn of the loop as it needs, however slow the machine is."""
-    monkeypatch.setattr("amp_asyncio.connection.inbox.perf_counter", lambda: 0.0)
+    now = perf_counter()
+    for module in ("connection.inbox", "session.backlog"):
+        monkeypatch.setattr(f"amp_asyncio.{module}.perf_counter", lambda: now)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -73,8 +81,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             # pytest has dropped what no function names; several items may share this list.
             parameters = item.callspec.params if hasattr(item, "callspec") else {}
             wanted = ["nothing_leaks"] + ["transport"] * ("transport" in parameters)
-            # What such a test feeds in one go is taken in one go, also where the machine stands still.
-            if {"on_transport", "limited", "made"} & {*inspect.unwrap(item.obj).__code__.co_names}:
+            if vars(item.module).keys() & _FAKES and not item.get_closest_marker("real_turns"):
                 wanted.append("endless_turns")
             item.fixturenames[:0] = [name for name in wanted if name not in item.fixturenames]
 

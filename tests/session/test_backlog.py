@@ -413,9 +413,9 @@ async def most_in_a_turn(amp: Busy, total: int) -> int:
     return most
 
 
+@pytest.mark.real_turns
 async def test_commands_that_take_long_are_done_in_turns() -> None:
-    amp, transport = Busy(), Transport()  # (`limited` makes turns endless.)
-    amp.connection_made(transport)
+    amp, transport = limited(Busy)
     box = command(b"Notify", None, data=b"x")
     for _ in range(3):
         amp.data_received(box * 3)
@@ -426,6 +426,7 @@ async def test_commands_that_take_long_are_done_in_turns() -> None:
     assert transport.reading
 
 
+@pytest.mark.real_turns
 async def test_a_backlog_is_worked_off_in_turns() -> None:
     amp, _ = limited(Busy, max_concurrent_responders=3)
     for tag in range(3):
@@ -438,6 +439,7 @@ async def test_a_backlog_is_worked_off_in_turns() -> None:
     assert amp.finished == ["x", "x", "x"]
 
 
+@pytest.mark.real_turns
 async def test_a_backlog_is_worked_off_in_turns_after_the_end() -> None:
     amp, _ = limited(Busy, max_concurrent_responders=1)
     amp.data_received(command(b"Wait", 1, name=b"x"))
