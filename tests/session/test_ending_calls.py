@@ -238,13 +238,14 @@ async def test_a_question_that_waits_has_the_time_that_is_left() -> None:
         patient.cancel()
 
 
-async def test_many_deadlines() -> None:
+@at_any_pace
+async def test_many_deadlines(pace: float) -> None:
     """Each is over in its own time, also where a later one was known first."""
     async with raw_pair() as (amp, _):
         over: list[int] = []
         asked = []
         for number, timeout in enumerate((0.03, 0.01, 60, 0.02)):
-            future = amp.call(Sum(a=1, b=2), timeout=timeout)
+            future = amp.call(Sum(a=1, b=2), timeout=timeout * pace)
             future.add_done_callback(lambda _, number=number: over.append(number))
             asked.append(future)
         await asyncio.gather(asked[0], asked[1], asked[3], return_exceptions=True)
