@@ -38,11 +38,11 @@ def test_one_ping_at_a_time() -> None:
     ping(session)
     ping(session)
     assert len(session.asked) == 1
-    pinging = session.pinging
-    pinging.answered(session.asked[0], session, None)
+    pinging, future = session.pinging, SimpleNamespace(done=lambda: True)
+    pinging.answered(session.asked[0], session, future)
     latency = pinging.latency
     assert latency is not None
-    pinging.answered(session.asked[0], session, None)  # Of a peer that answers twice.
+    pinging.answered(session.asked[0], session, future)  # Of a peer that answers twice.
     assert (pinging.latency, session.overlooked) == (latency, 2)
     assert not pinging.may_claim
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from ipaddress import ip_address
 from os import PathLike, fsdecode
-from typing import Any, Protocol, TypeAlias, cast
+from typing import Any, ClassVar, Protocol, TypeAlias, cast
 
 from ..amp import AMP
 from ..endpoints import connect, unix_connect
@@ -53,7 +53,14 @@ class Opened(Protocol):
 
 
 class Endpoint(Protocol):
-    """Something that a client can connect to; it is hashable, and its text is for the log."""
+    """Something that a client can connect to; it is hashable, and its text is for the log.
+
+    Attributes:
+        listens: whether it has a socket that listens, for which the kernel makes connections.
+    """
+
+    @property
+    def listens(self) -> bool: ...
 
     async def open(self, make: Callable[[], AMP]) -> Opened:
         """Open a connection of what `make` makes."""
@@ -107,6 +114,7 @@ class _Port:
     port: int
     name: str
     how: _How
+    listens: ClassVar[bool] = True
 
     async def open(self, make: Callable[[], AMP]) -> Opened:
         options = self.how.options
@@ -125,6 +133,7 @@ class _Path:
 
     path: str
     how: _How
+    listens: ClassVar[bool] = True
 
     async def open(self, make: Callable[[], AMP]) -> Opened:
         return _Connection(await unix_connect(self.path, make, **self.how.options))

@@ -58,6 +58,8 @@ class Children:
 class _Place:
     """One child of a pool, and the one that takes its place."""
 
+    listens = False
+
     def __init__(
         self,
         command: tuple[Any, ...],

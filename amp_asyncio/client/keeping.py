@@ -17,7 +17,7 @@ from ..errors import AmpError, ConnectionLost, GiveUp
 from ..logs import logger
 from ..session.pinging import introduce
 from .addresses import Opened
-from .links import Link, has_left, is_ours
+from .links import Link, has_left
 from .policy import Place
 from .pool import Pool
 from .resolving import Directory
@@ -26,6 +26,9 @@ __all__ = ["Keepers"]
 
 # How many seconds it may take to clean up after a connection that was lost: a child may live on.
 _LOST = 3.0
+
+# After how many connections that hang up a server is no longer believed to know what a ping is.
+_DOUBT = 5
 
 
 class Keepers:
@@ -155,7 +158,7 @@ class Keepers:
                     result = self._on_connect(ready.amp)
                     if inspect.isawaitable(result):
                         await result
-                if place.ours:
+                if place.ours and place.endpoint.listens:
                     await introduce(ready.amp.__amp__)
             link = Link(ready, place, loop.time(), self._worn)
             if not link.may_be_asked:
@@ -181,9 +184,11 @@ class Keepers:
     def _failed(self, place: Place, error: Exception, opened: Opened | None) -> None:
         now = asyncio.get_running_loop().time()
         in_order = opened is not None and has_left(opened.amp)
-        if opened is not None:
-            place.ours = is_ours(opened.amp)
         delay = self._directory.places.failed(place, now, in_order)
+        if opened is not None and not opened.amp.__amp__.peer_is_ours:
+            # It may be a server of another kind now, to which a ping means nothing.
+            place.unanswered += 1
+            place.ours &= not isinstance(error, TimeoutError) and place.unanswered < _DOUBT
         self._pool.trouble = error
         why = f"{type(error).__name__}: {error}"
         if isinstance(error, TimeoutError) and not str(error):
@@ -223,7 +228,9 @@ class Keepers:
             return
         link.ended = True
         self._pool.remove(link)
-        link.place.ours = is_ours(link.amp)
+        if link.peer_is_known:
+            link.place.ours = link.peer_is_ours
+            link.place.unanswered = 0
         loop, places = asyncio.get_running_loop(), self._directory.places
         now = loop.time()
         lived = now - link.since

@@ -10,18 +10,13 @@ from ..composed import connection_of
 from .addresses import Opened
 from .policy import Place
 
-__all__ = ["Link", "has_left", "is_ours"]
+__all__ = ["Link", "has_left"]
 
 
 def has_left(amp: Any) -> bool:
     """Return whether the peer has said that it will close the connection."""
     leaving = amp.__amp__.leaving
     return leaving is not None and leaving.heard
-
-
-def is_ours(amp: Any) -> bool:
-    """Return whether the peer has announced that it uses this package."""
-    return bool(amp.__amp__.peer_is_ours)
 
 
 class Link:
@@ -60,6 +55,16 @@ class Link:
         """Whether a question may be asked now."""
         session: Any = self.amp.__amp__
         return session.calls.over is None and session.refusal() is None
+
+    @property
+    def peer_is_known(self) -> bool:
+        """Whether it is known if the peer uses this package."""
+        return bool(self.amp.__amp__.peer_is_known())
+
+    @property
+    def peer_is_ours(self) -> bool:
+        """Whether the peer uses this package."""
+        return bool(self.amp.__amp__.peer_is_ours)
 
     def asked(self, answer: asyncio.Future[Any]) -> None:
         """A question was asked, whose answer is awaited."""

@@ -70,13 +70,14 @@ class Place:
         failures: how many attempts have failed in a row; a connection that did not last is one.
         due: when the next attempt may be made.
         gone: whether the resolver has stopped giving the address.
-        ours: whether the peer of the last connection used this package. The next one then has to
-            answer a ping before it is asked anything else: see `introduce`.
+        ours: whether the peer is believed to use this package, since one there did. The next one then
+            has to answer a ping before it is asked anything else: see `introduce`.
+        unanswered: how many connections have failed in a row without such an answer.
     """
 
     def __init__(self, endpoint: Any) -> None:
         self.endpoint: Any = endpoint
-        self.used = self.trying = self.failures = 0
+        self.used = self.trying = self.failures = self.unanswered = 0
         self.due = 0.0
         self.gone = self.ours = False
 

@@ -18,7 +18,7 @@ from ..session.life import Event, Pause, State
 from ..tls.alerts import Alerts
 from ..tls.failures import certificate_error
 from ..transports.adoption import native_transport
-from ..transports.cutting import cut
+from ..transports.cutting import close_once, cut
 from ..transports.feeding import feed
 from ..transports.securing import secured
 from ..transports.unix import DescriptorTransport
@@ -106,7 +106,7 @@ def secure(connection: Connection, terms: TLSTerms, done: Callable[[Exception | 
             if transport is not None:
                 # Closing would wait for a peer that does not read.
                 late = transport.is_closing() or transport.get_write_buffer_size()
-                cut(transport) if late else transport.close()
+                cut(transport) if late else close_once(transport)
             done(failure)
 
     connection.loop.create_task(_handshake(connection, terms, early)).add_done_callback(shaken)
@@ -199,7 +199,7 @@ def switch(connection: Connection, inner: asyncio.BaseProtocol) -> None:
         if ended:
             inner.connection_lost(connection.ended_by)
         elif connection.peer_finished and not cast(asyncio.Protocol, inner).eof_received():
-            transport.close()
+            close_once(transport)
     except BaseException as error:
         logger.exception("%r failed when it was handed the connection", inner)
         cut(transport)

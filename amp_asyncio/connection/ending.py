@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import ConnectionLost, MalformedAmpBox
 from ..session.life import State
-from ..transports.cutting import cut
+from ..transports.cutting import close_once, cut
 from .timers import Timer
 
 if TYPE_CHECKING:
@@ -62,12 +62,14 @@ class Linger(Timer):
             except OSError:  # The peer has reset the connection, which we have not been told yet.
                 cut(transport)
         if at_once or not has_sides:
-            transport.close()
-        if at_once and has_sides and not transport.get_write_buffer_size():
-            return  # It is gone in the next turn.
+            close_once(transport)
         linger = cls(connection.loop)
         connection.cancel_at_end(linger)
-        linger.later(_LINGER, linger._end, transport, _PATIENCE)
+        if at_once and not transport.get_write_buffer_size():
+            # Most transports are gone in the next turn, and need no timer.
+            linger.soon(linger.later, _LINGER, linger._end, transport, _PATIENCE)
+        else:
+            linger.later(_LINGER, linger._end, transport, _PATIENCE)
 
     def _end(self, transport: asyncio.Transport, patience: int) -> None:
         """Close a transport that has nothing left to write; abort one that has it for too long."""
@@ -207,10 +209,11 @@ def peer_ended(connection: Connection) -> bool:
         connection.keep_alive(None)
         # A peer of this package says that it leaves, and closes its side when all is answered.
         ours = connection.receiver.peer_is_ours
-        answers = is_open and transport.can_write_eof() and connection.receiver.is_session and not ours
-        connection.half_closed = answers
+        connection.half_closed = (
+            is_open and transport.can_write_eof() and connection.receiver.is_session and not ours
+        )
         connection.inbox.when_given_out(partial(_boxes_ended, connection))
-        if answers and connection.state is State.OPEN:
+        if connection.half_closed and connection.state is State.OPEN:
             connection.cancel_at_end(PeerEnd(connection, connection.limits.eof_timeout))
     return connection.half_closed and connection.state is State.OPEN
 

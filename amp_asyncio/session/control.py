@@ -57,7 +57,7 @@ def _cancel(session: Session, box: AmpBox) -> None:
 
 
 def _leave(session: Session, box: AmpBox) -> None:
-    peer_leaves(session)
+    peer_leaves(session, b"heard" in box)
 
 
 def _ping(session: Session, box: AmpBox) -> None:

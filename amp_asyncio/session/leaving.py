@@ -2,8 +2,10 @@
 
 One that is about to close says so: from then on it asks only from inside responders. The other one says
 the same, so that each has all questions of the other, and when these are answered, no more can come.
-Each side closes when both have said it, and no tag is open either way. One whose peer has read all
-that was sent need not wait for the peer to close as well.
+Each side closes when both have said it, and no tag is open either way.
+
+Both may say it at the same time. One that says it in reply says so (`heard`): it has read all that was
+sent before, and the other one need not wait for it to close its side as well.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["Leaving", "Watched", "leave", "peer_leaves", "retire"]
 
 _BOX: Final = AmpBox({COMMAND: LEAVE}).serialize()
+_REPLY: Final = AmpBox({COMMAND: LEAVE, b"heard": b"True"}).serialize()
 
 
 class Leaving:
@@ -30,21 +33,25 @@ class Leaving:
         heard: whether the peer has said it.
     """
 
-    __slots__ = ("_progress", "_said", "_session", "heard")
+    __slots__ = ("_replied", "_said", "_session", "_then", "heard")
 
     def __init__(self, session: Session) -> None:
         self._session = session
         self._said = False
-        self._progress = -1  # That of the session when it was said, if the peer had not said it before.
+        self._then: tuple[int, int] | None = None  # What had been done when it was said.
+        self._replied = False  # Whether the peer has said it in reply.
         self.heard = False
 
     def say(self) -> None:
         """Say it, if that was not done, when no question waits to be sent."""
         session = self._session
         if not self._said and not session.calls.has_waiting():
-            self._said = session.send_control(_BOX)
-            if self._said and not self.heard:
-                self._progress = session.progress()
+            self._said = session.send_control(_REPLY if self.heard else _BOX)
+            self._then = self._done()
+
+    def hear(self, replies: bool) -> None:
+        """The peer says it, perhaps in reply."""
+        self.heard, self._replied = True, replies
 
     def waits(self) -> bool:
         """Return whether the connection may not be closed yet: it was not said, or a tag is open.
@@ -54,12 +61,16 @@ class Leaving:
         calls = self._session.calls
         return calls.over is None and (not (self._said and self.heard) or calls.table.has_tags())
 
-    def is_complete(self) -> bool:
-        """Return whether the peer has said it since we did, and no command was begun or answered since.
+    def has_read_all(self) -> bool:
+        """Return whether the peer has read all that was sent.
 
-        The peer has read all that was sent, then, or is closing as well.
+        It has replied, and nothing was asked or answered since this side said it.
         """
-        return self.heard and self._progress == self._session.progress()
+        return self._replied and self._then == self._done()
+
+    def _done(self) -> tuple[int, int]:
+        """Return what grows with each command that is asked, begun or finished."""
+        return self._session.calls.counter, self._session.progress()
 
 
 def leave(session: Session) -> None:
@@ -70,7 +81,7 @@ def leave(session: Session) -> None:
         session.leaving.say()
 
 
-def peer_leaves(session: Session) -> None:
+def peer_leaves(session: Session, replies: bool) -> None:
     """The peer asks only from inside responders now, and so does this side."""
     if session.knows(KNOWS):
         session.closing = True
@@ -78,7 +89,7 @@ def peer_leaves(session: Session) -> None:
         session.calls.update()
         if session.leaving is None:
             session.leaving = Leaving(session)
-        session.leaving.heard = True
+        session.leaving.hear(replies)
         session.moved()
         if session.peer_left is not None:
             session.peer_left()

@@ -32,6 +32,12 @@ class Pong(ByName):
     def may_claim(self) -> bool:
         return False
 
+    def answered(self, box: Box, session: Any, future: Any) -> None:
+        """Tell who waits; any answer will do. It is no sign of work."""
+        session.outlet.overlook()
+        if not future.done():
+            future.set_result(None)
+
     def failed(self, error: RemoteAmpError, session: Any, future: Any) -> None:
         self.answered(Box(), session, future)
 
@@ -57,22 +63,11 @@ class Ping(Pong):
             self._session.calls.ask_beside(AmpBox({COMMAND: PING}), self)
 
     def answered(self, box: Box, session: Any, future: Any) -> None:
-        """Note how long it took; any answer will do."""
+        """Note how long it took."""
         if self._sent_at is not None:
             self.latency = monotonic() - self._sent_at
             self._sent_at = None
-        session.outlet.overlook()
-
-
-class _Introduction(Pong):
-    """What takes the answer to the first ping of a conversation."""
-
-    __slots__ = ()
-
-    def answered(self, box: Box, session: Any, future: Any) -> None:
-        session.outlet.overlook()
-        if not future.done():
-            future.set_result(None)
+        super().answered(box, session, future)
 
 
 async def introduce(session: Session) -> None:
@@ -85,7 +80,7 @@ async def introduce(session: Session) -> None:
     """
     if not session.peer_is_known():
         answered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        session.calls.ask_beside(AmpBox({COMMAND: PING}), _Introduction(), answered)
+        session.calls.ask_beside(AmpBox({COMMAND: PING}), Pong(), answered)
         await answered
 
 

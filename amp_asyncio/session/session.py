@@ -317,7 +317,7 @@ class Session:
 
     def may_close_at_once(self) -> bool:
         """Return whether the transport may be closed before the peer has closed its side."""
-        return self.leaving is not None and self.leaving.is_complete() and not self.is_busy()
+        return self.leaving is not None and self.leaving.has_read_all() and not self.is_busy()
 
     # --- the end ---
 

@@ -147,7 +147,7 @@ class _Read(Pong):
         self._mark = mark
 
     def answered(self, box: Box, session: Any, future: Any) -> None:
-        session.outlet.overlook()
+        super().answered(box, session, future)
         self._sharing.answered(self._mark)
 
 

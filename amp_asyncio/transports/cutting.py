@@ -1,4 +1,4 @@
-"""Ending a connection whose socket another process may have, too."""
+"""Ending a connection: in order, or for the peer as well if another process has the socket, too."""
 
 from __future__ import annotations
 
@@ -6,7 +6,16 @@ import asyncio
 import socket
 from contextlib import suppress
 
-__all__ = ["cut"]
+__all__ = ["close_once", "cut"]
+
+
+def close_once(transport: asyncio.Transport) -> None:
+    """Close `transport`, unless that was done, perhaps by the transport itself.
+
+    A TLS transport of asyncio that is closed twice can no longer be aborted.
+    """
+    if not transport.is_closing():
+        transport.close()
 
 
 def cut(transport: asyncio.Transport) -> None:

@@ -1080,19 +1080,23 @@ async def test_an_on_connect_that_asks_needs_no_ping() -> None:
 @pytest.mark.parametrize("how", ["closes", "says nothing"])
 @at_any_pace
 async def test_an_old_server_in_the_place_of_one_of_ours(how: str, pace: float) -> None:
-    """It may not know what a ping is: that is tried once."""
+    """It may not know what a ping is. One that closes may also be one that is about to end."""
     port = free_port()
     async with client_of(("127.0.0.1", port), connect_timeout=0.05 * pace) as client:
         async with serve(Math, "127.0.0.1", port):
             assert await client.callRemote(Sum, a=13, b=81) == {"total": 94}
         async with old_peers(port) as accept:
             call = client.callRemote(Sum, a=13, b=81)
-            reader, writer = await accept()
-            assert (await next_box(reader))[b"_command"] == b"_ping"
-            if how == "closes":
-                writer.close()
-            reader, writer = await accept()
-            box = await next_box(reader)
+            pings = 0
+            while True:
+                reader, writer = await accept()
+                box = await next_box(reader)
+                if box[b"_command"] != b"_ping":
+                    break
+                pings += 1
+                if how == "closes":
+                    writer.close()
+            assert 1 <= pings <= (5 if how == "closes" else 1)
             assert box[b"_command"] == b"Sum"
             writer.write(AmpBox(_answer=box[b"_ask"], total=b"94").serialize())
             assert await call == {"total": 94}

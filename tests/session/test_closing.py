@@ -20,6 +20,7 @@ from support import (
     reach,
     turns,
 )
+from ways import WAYS, joined
 
 from amp_asyncio import AMP, AmpBox, Command, ConnectionLost, Integer
 
@@ -341,3 +342,14 @@ async def test_one_that_waits_for_the_peer_is_not_held_up_by_what_is_parked() ->
         assert answered(peer.boxes()) == [b"1"]
         peer.transport.close()
         await closing
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_transport_that_closes_by_itself_can_be_aborted(way: str) -> None:
+    """That of TLS closes when the peer says goodbye, and is told of it later."""
+    async with joined(way, Math) as (server, client):
+        server.transport.close()
+        server.finish_writing()
+        server.abort()
+        await server.wait_closed()
+        await client.wait_closed()

@@ -212,7 +212,9 @@ async def test_the_default_is_for_every_call_with_an_answer() -> None:
             with pytest.raises(DeadlineExceeded):
                 await each
         told = [box.get(b"_timeout") for box in parseString(peer.data)]
-        assert told == [b"20", b"20", b"20", None, b"60000"]
+        assert told.pop(3) is None
+        assert all(0 < int(left) <= 20 for left in told[:3])
+        assert 20 < int(told[3]) <= 60_000
         assert not longer.done()
         longer.cancel()
         starting = amp.callRemote(StartTLS)

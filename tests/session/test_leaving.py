@@ -12,6 +12,7 @@ from amp_asyncio import AMP, AmpBox, Command, ConnectionLost, Integer, Limits, c
 from amp_asyncio.testing import pair
 
 LEAVE = AmpBox(_command=b"_leave")
+REPLY = AmpBox(_command=b"_leave", heard=b"True")
 
 
 class Bounce(Command):
@@ -98,11 +99,24 @@ async def test_who_closes_does_not_wait_for_a_peer_that_has_read_all() -> None:
         await known(amp, peer)
         closing = asyncio.ensure_future(amp.close())
         await peer.until(lambda: peer.boxes() == [LEAVE])
-        peer.send(LEAVE)
+        peer.send(REPLY)
         await peer.until(lambda: "eof" in peer.events)
         assert amp.transport is None, "it is closed, and not only its one side"
         await closing
         assert not peer.transport.is_closing()
+
+
+async def test_who_closes_at_the_same_time_as_the_peer_waits_for_it() -> None:
+    """What the peer says is no reply: it has not read everything yet."""
+    async with raw_pair(Bouncing) as (amp, peer):
+        await known(amp, peer)
+        closing = asyncio.ensure_future(amp.close())
+        await peer.until(lambda: peer.boxes() == [LEAVE])
+        peer.send(LEAVE)
+        await peer.until(lambda: "eof" in peer.events)
+        assert amp.transport is not None
+        peer.transport.close()
+        await closing
 
 
 async def test_who_answers_after_it_left_waits_for_the_peer_to_close() -> None:
@@ -113,7 +127,7 @@ async def test_who_answers_after_it_left_waits_for_the_peer_to_close() -> None:
         await amp.started.get()
         closing = asyncio.ensure_future(amp.close())
         await peer.until(lambda: peer.boxes() == [LEAVE])
-        peer.send(LEAVE)
+        peer.send(REPLY)
         await turns()
         amp.let("x")
         await peer.until(lambda: "eof" in peer.events)
@@ -130,7 +144,7 @@ async def test_who_is_cut_short_waits_for_the_peer_to_close() -> None:
         await amp.started.get()
         closing = asyncio.ensure_future(amp.close())
         await peer.until(lambda: peer.boxes() == [LEAVE])
-        peer.send(LEAVE)
+        peer.send(REPLY)
         await turns()
         amp.finish_writing()
         await peer.until(lambda: "eof" in peer.events)
@@ -152,7 +166,7 @@ async def test_who_is_told_says_the_same_and_asks_no_more() -> None:
         assert len(peer.boxes()) == 1, "one question still waits for the window"
         peer.send(AmpBox(_answer=b"1", total=b"3"))
         await peer.until(lambda: len(peer.boxes()) == 3)
-        assert peer.boxes()[2] == LEAVE
+        assert peer.boxes()[2] == REPLY
         # A responder may still ask.
         peer.send(AmpBox(_command=b"Bounce", _ask=b"2", times=b"1"), AmpBox(_answer=b"2", total=b"3"))
         await peer.until(lambda: len(peer.boxes()) == 4)
