@@ -59,8 +59,7 @@ class Endpoint(Protocol):
         listens: whether it has a socket that listens, for which the kernel makes connections.
     """
 
-    @property
-    def listens(self) -> bool: ...
+    listens: ClassVar[bool]
 
     async def open(self, make: Callable[[], AMP]) -> Opened:
         """Open a connection of what `make` makes."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from os import PathLike
-from typing import Any
+from typing import Any, ClassVar
 
 from ..amp import AMP
 from ..processes import Child, spawn
@@ -58,7 +58,7 @@ class Children:
 class _Place:
     """One child of a pool, and the one that takes its place."""
 
-    listens = False
+    listens: ClassVar[bool] = False
 
     def __init__(
         self,
