@@ -1021,10 +1021,10 @@ async def test_a_restart_fails_no_call() -> None:
 async def old_peers(port: int) -> AsyncIterator[Callable[[], Any]]:
     """Listen at a port, and say nothing; yield what accepts and returns a reader and a writer."""
     accepted: asyncio.Queue[Any] = asyncio.Queue()
-    transports = []
+    writers = []
 
     def keep(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        transports.append(writer.transport)
+        writers.append(writer)
         accepted.put_nowait((reader, writer))
 
     server = await asyncio.start_server(keep, "127.0.0.1", port)
@@ -1032,8 +1032,8 @@ async def old_peers(port: int) -> AsyncIterator[Callable[[], Any]]:
         yield accepted.get
     finally:
         server.close()
-        for transport in transports:
-            transport.abort()
+        for writer in writers:
+            writer.transport.abort()
 
 
 async def next_box(reader: asyncio.StreamReader) -> AmpBox:
