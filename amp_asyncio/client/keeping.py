@@ -27,9 +27,6 @@ __all__ = ["Keepers"]
 # How many seconds it may take to clean up after a connection that was lost: a child may live on.
 _LOST = 3.0
 
-# After how many connections that hang up a server is no longer believed to know what a ping is.
-_DOUBT = 5
-
 
 class Keepers:
     """The tasks of a client that have to do with its connections.
@@ -150,7 +147,7 @@ class Keepers:
         """Return a connection that is ready to be used, or None if that failed."""
         places, loop = self._directory.places, asyncio.get_running_loop()
         opened: Opened | None = None  # What is to be closed if it does not get ready.
-        done = False
+        done = pinging = False
         try:
             async with asyncio.timeout(self._timeout):
                 opened = ready = await place.endpoint.open(self._make)
@@ -159,8 +156,12 @@ class Keepers:
                     if inspect.isawaitable(result):
                         await result
                 if place.ours and place.endpoint.listens:
+                    pinging = True
+                    place.unanswered_since = place.unanswered_since or loop.time()
                     await introduce(ready.amp.__amp__)
-            link = Link(ready, place, loop.time(), self._worn)
+                    pinging, place.unanswered_since = False, None
+                    place.ours = ready.amp.__amp__.peer_is_ours
+                link = Link(ready, place, loop.time(), self._worn)
             if not link.may_be_asked:
                 raise ConnectionLost("the connection was lost before it was used")
             places.connected(place)
@@ -170,6 +171,8 @@ class Keepers:
             return None
         except Exception as error:
             done = True
+            if pinging:
+                self._doubt(place, isinstance(error, TimeoutError))
             self._failed(place, error, opened)
             self._leave(opened)
             return None
@@ -181,14 +184,19 @@ class Keepers:
         logger.info("%r: connected to %s", self._about, place.endpoint)
         return link
 
+    def _doubt(self, place: Place, late: bool) -> None:
+        """A ping was not answered, perhaps not in time.
+
+        It may be a server of another kind now, to which it means nothing.
+        """
+        since, now = place.unanswered_since, asyncio.get_running_loop().time()
+        if late or (since is not None and now - since > self._timeout):
+            place.ours, place.unanswered_since = False, None
+
     def _failed(self, place: Place, error: Exception, opened: Opened | None) -> None:
         now = asyncio.get_running_loop().time()
         in_order = opened is not None and has_left(opened.amp)
         delay = self._directory.places.failed(place, now, in_order)
-        if opened is not None and not opened.amp.__amp__.peer_is_ours:
-            # It may be a server of another kind now, to which a ping means nothing.
-            place.unanswered += 1
-            place.ours &= not isinstance(error, TimeoutError) and place.unanswered < _DOUBT
         self._pool.trouble = error
         why = f"{type(error).__name__}: {error}"
         if isinstance(error, TimeoutError) and not str(error):
@@ -228,9 +236,7 @@ class Keepers:
             return
         link.ended = True
         self._pool.remove(link)
-        if link.peer_is_known:
-            link.place.ours = link.peer_is_ours
-            link.place.unanswered = 0
+        link.place.ours |= link.peer_is_ours
         loop, places = asyncio.get_running_loop(), self._directory.places
         now = loop.time()
         lived = now - link.since

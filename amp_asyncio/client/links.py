@@ -57,13 +57,8 @@ class Link:
         return session.calls.over is None and session.refusal() is None
 
     @property
-    def peer_is_known(self) -> bool:
-        """Whether it is known if the peer uses this package."""
-        return bool(self.amp.__amp__.peer_is_known())
-
-    @property
     def peer_is_ours(self) -> bool:
-        """Whether the peer uses this package."""
+        """Whether the peer has announced that it uses this package."""
         return bool(self.amp.__amp__.peer_is_ours)
 
     def asked(self, answer: asyncio.Future[Any]) -> None:

@@ -72,14 +72,15 @@ class Place:
         gone: whether the resolver has stopped giving the address.
         ours: whether the peer is believed to use this package, since one there did. The next one then
             has to answer a ping before it is asked anything else: see `introduce`.
-        unanswered: how many connections have failed in a row without such an answer.
+        unanswered_since: since when such pings had no answer; None if the last one had.
     """
 
     def __init__(self, endpoint: Any) -> None:
         self.endpoint: Any = endpoint
-        self.used = self.trying = self.failures = self.unanswered = 0
+        self.used = self.trying = self.failures = 0
         self.due = 0.0
         self.gone = self.ours = False
+        self.unanswered_since: float | None = None
 
     @property
     def works(self) -> bool:

