@@ -127,7 +127,7 @@ class Reception(AMP):
         try:
             return self.hotel.taken[number]
         except KeyError:
-            raise NoSuchBooking(f"there is no booking {number}") from None
+            raise NoSuchBooking(f"no booking has the number {number}") from None
 
     @Price.responder
     def price(self, bed: Bed, nights: int = 1) -> float:

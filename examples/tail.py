@@ -46,7 +46,7 @@ class Logs(AMP):
     @Tail.responder
     async def tail(self, name: str, follow: bool = True) -> AsyncIterator[Line]:
         if Path(name).name != name or not (self.folder / name).is_file():
-            raise FileNotFoundError(f"there is no file {name}")
+            raise FileNotFoundError(f"no such file: {name}")
         number = 0
         with (self.folder / name).open() as file:
             try:

@@ -208,7 +208,7 @@ def test_hotel_demonstration() -> None:
         "no DOUBLE is free, but others are: {'SINGLE': 1, 'DOUBLE': 0}",
         "not sent: Length of 'guests' must be >= 1",
         "found: Ada",
-        "there is no booking 1",
+        "no booking has the number 1",
     ]
 
 
@@ -306,7 +306,7 @@ def test_following_a_file() -> None:
         "client: 1 start",
         "client: 2 first",
         "client: 3 second",
-        "client: there is no file yesterday",
+        "client: no such file: yesterday",
     ]
     closed = [line for line in transcript if line.startswith("server")]
     assert closed == [f"server: today is closed after {lines} lines" for lines in (2, 3)]

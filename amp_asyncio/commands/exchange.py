@@ -295,7 +295,7 @@ class DescriptorSchema(Schema):
             exchange.claimed = None
 
     def discard(self, strings: Mapping[bytes, bytes], proto: Any) -> None:
-        """Close the descriptors in a box that nobody will read."""
+        """Close the descriptors of a box that will not be read."""
         exchange = _receiving(proto)
         if exchange is not None:
             claimed = exchange.claimed = []

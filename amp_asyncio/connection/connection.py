@@ -340,9 +340,10 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
 
     # --- our own end ---
 
-    def finish_writing(self) -> None:
+    def finish_writing(self, at_once: bool = False) -> None:
         """Write what was sent, then close; what still comes is not looked at.
 
+        With `at_once`, the peer has read everything, and need not close its side first.
         Questions that waited for the window, or for the transport, are written, too. A peer that does
         not take it all within ten seconds loses the rest. Does nothing if this was done before.
         """
@@ -358,7 +359,7 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
             self._finish()
             # Unread bytes would make the kernel reset the connection, and TLS could not say goodbye.
             self.read(True)
-            Linger.after_last_byte(self, self.transport)
+            Linger.after_last_byte(self, self.transport, at_once or self.peer_finished)
 
     def _finish(self) -> None:
         self.happen(Event.FINISH)

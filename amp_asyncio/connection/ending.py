@@ -49,12 +49,13 @@ class Linger(Timer):
         linger.later(_LINGER * _PATIENCE, connection.abort)
 
     @classmethod
-    def after_last_byte(cls, connection: Connection, transport: asyncio.Transport) -> None:
+    def after_last_byte(
+        cls, connection: Connection, transport: asyncio.Transport, at_once: bool
+    ) -> None:
         """Close our side now, and the transport when the peer has closed its own, or after a while.
 
-        A peer that has closed it, or has read all that was sent, is not waited for.
+        With `at_once`, the transport is closed now, too.
         """
-        at_once = connection.peer_finished or connection.receiver.may_close_at_once()
         has_sides = transport.can_write_eof()
         if has_sides:
             try:
@@ -244,8 +245,8 @@ async def close(connection: Connection, timeout: float | None) -> None:
                 connection.receiver.refuse_calls()
                 # What was read before is not new work: it only waits for its turn.
                 await connection.inbox.turn()
-                await connection.receiver.finish()
-                connection.finish_writing()
+                has_read_all = await connection.receiver.finish()
+                connection.finish_writing(at_once=has_read_all)
                 await connection.wait_closed()
         except TimeoutError:
             late = ConnectionLost(f"it could not be closed in order within {timeout} seconds")

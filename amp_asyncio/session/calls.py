@@ -213,10 +213,7 @@ class Calls:
         return deadline_for(None if terms is None else terms.deadline, asking, self.default)
 
     def ask_beside(self, box: AmpBox, asked: ByName, future: _AnyFuture | None = None) -> None:
-        """Ask what the user does not: it passes window and backlog.
-
-        Only `asked` waits for the answer, unless there is a `future` that it resolves.
-        """
+        """Ask what the user does not, past window and backlog; a `future` may wait for the answer."""
         if future is None:
             future = asyncio.get_running_loop().create_future()
             future.set_result(None)

@@ -33,7 +33,7 @@ class Pong(ByName):
         return False
 
     def answered(self, box: Box, session: Any, future: Any) -> None:
-        """Tell who waits; any answer will do. It is no sign of work."""
+        """Resolve `future`, whatever the answer is. A ping does not count as work."""
         session.outlet.overlook()
         if not future.done():
             future.set_result(None)

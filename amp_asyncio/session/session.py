@@ -137,9 +137,7 @@ class Session:
         self.cancellable = bool(getattr(owner, "cancellable", True))
         self.close_on_unknown_error = bool(getattr(owner, "closeOnUnknownError", False))
         self.guarded = bool(getattr(owner, "identified_only", False))
-        own = getattr(owner, "interceptors", ())
-        if own != ():
-            own = checked(own, f"{type(owner).__name__}.interceptors")
+        own = checked(getattr(owner, "interceptors", ()), f"{type(owner).__name__}.interceptors")
         if around := (*self.around, *own):
             self.interceptors = Interceptors(self, around)
         self.sender = sender
@@ -315,10 +313,6 @@ class Session:
         """Return how many commands were begun and finished so far."""
         return self.responders.progress
 
-    def may_close_at_once(self) -> bool:
-        """Return whether the transport may be closed before the peer has closed its side."""
-        return self.leaving is not None and self.leaving.has_read_all() and not self.is_busy()
-
     # --- the end ---
 
     def refusal(self) -> AmpError | None:
@@ -376,10 +370,11 @@ class Session:
         self.responders.exempt_caller()
         leave(self)
 
-    async def finish(self) -> None:
+    async def finish(self) -> bool:
         """Begin no new work from outside, and wait until all that was asked is answered.
 
-        The responder that has called `refuse_calls`, if one has, is not waited for.
+        Return whether the peer is known to have read everything that was sent. The responder that has
+        called `refuse_calls`, if one has, is not waited for.
         """
         moved = self.watch().moved
         while (
@@ -390,6 +385,7 @@ class Session:
             moved.clear()
             await moved.wait()
         self.parking = True
+        return self.leaving is not None and self.leaving.has_read_all()
 
     def forget(self) -> None:
         """Forget the owner, so that it is freed when its last user has dropped it."""

@@ -19,7 +19,7 @@ PORTS = (7001, 7002, 7003)
 def main(arguments: list[str]) -> None:
     haproxy = shutil.which("haproxy", path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin")
     if haproxy is None:
-        sys.exit("there is no haproxy: apt-get install haproxy")
+        sys.exit("haproxy is not installed: apt-get install haproxy")
     with contextlib.ExitStack() as stack:
 
         def start(*command: str | Path) -> subprocess.Popen[bytes]:

@@ -38,6 +38,15 @@ async def known(amp: Any, peer: Any, names: bytes = b"leave") -> None:
     peer.data = b""
 
 
+async def left(amp: Any, peer: Any, box: AmpBox) -> asyncio.Future[None]:
+    """Close an AMP, and have its raw peer say `box` when it was told; return what closes it."""
+    closing = asyncio.ensure_future(amp.close())
+    await peer.until(lambda: peer.boxes() == [LEAVE])
+    peer.send(box)
+    await turns()
+    return closing
+
+
 async def test_both_close_at_once_while_responders_ask_each_other() -> None:
     async with pair(Bouncing, Bouncing) as (server, client):
         await client.callRemote(Sum, a=1, b=2)
@@ -97,9 +106,7 @@ async def test_who_closes_says_so_and_waits_for_the_other() -> None:
 async def test_who_closes_does_not_wait_for_a_peer_that_has_read_all() -> None:
     async with raw_pair(Bouncing) as (amp, peer):
         await known(amp, peer)
-        closing = asyncio.ensure_future(amp.close())
-        await peer.until(lambda: peer.boxes() == [LEAVE])
-        peer.send(REPLY)
+        closing = await left(amp, peer, REPLY)
         await peer.until(lambda: "eof" in peer.events)
         assert amp.transport is None, "it is closed, and not only its one side"
         await closing
@@ -110,9 +117,7 @@ async def test_who_closes_at_the_same_time_as_the_peer_waits_for_it() -> None:
     """What the peer says is no reply: it has not read everything yet."""
     async with raw_pair(Bouncing) as (amp, peer):
         await known(amp, peer)
-        closing = asyncio.ensure_future(amp.close())
-        await peer.until(lambda: peer.boxes() == [LEAVE])
-        peer.send(LEAVE)
+        closing = await left(amp, peer, LEAVE)
         await peer.until(lambda: "eof" in peer.events)
         assert amp.transport is not None
         peer.transport.close()
@@ -125,10 +130,7 @@ async def test_who_answers_after_it_left_waits_for_the_peer_to_close() -> None:
         await known(amp, peer)
         peer.send(AmpBox(_command=b"Wait", _ask=b"2", name=b"x"))
         await amp.started.get()
-        closing = asyncio.ensure_future(amp.close())
-        await peer.until(lambda: peer.boxes() == [LEAVE])
-        peer.send(REPLY)
-        await turns()
+        closing = await left(amp, peer, REPLY)
         amp.let("x")
         await peer.until(lambda: "eof" in peer.events)
         assert peer.boxes() == [LEAVE, AmpBox(_answer=b"2", name=b"x")]
@@ -142,10 +144,7 @@ async def test_who_is_cut_short_waits_for_the_peer_to_close() -> None:
         await known(amp, peer)
         peer.send(AmpBox(_command=b"Wait", _ask=b"2", name=b"x"))
         await amp.started.get()
-        closing = asyncio.ensure_future(amp.close())
-        await peer.until(lambda: peer.boxes() == [LEAVE])
-        peer.send(REPLY)
-        await turns()
+        closing = await left(amp, peer, REPLY)
         amp.finish_writing()
         await peer.until(lambda: "eof" in peer.events)
         assert amp.transport is not None
